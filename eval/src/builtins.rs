@@ -1,0 +1,1 @@
+//! Glue between the builtin builders' contracts and the functions that do their work.

@@ -1,0 +1,2 @@
+//! The `ampoule` command.
+fn main() {}

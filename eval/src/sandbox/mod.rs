@@ -1,0 +1,1 @@
+//! The embedded engine: a sandbox spec, the operations it becomes, and their execution.

@@ -1,0 +1,1 @@
+//! Sources: what registries know, the lock, and the bytes.

@@ -1,0 +1,1 @@
+//! Arguments: platforms, wheel tags, archives and Debian packages as trees.
