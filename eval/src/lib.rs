@@ -5,3 +5,4 @@ pub mod lang;
 pub mod reporter;
 pub mod sandbox;
 pub mod sources;
+pub mod terminal;

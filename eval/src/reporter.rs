@@ -26,15 +26,48 @@ pub enum Activity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An activity began. `total` is in bytes for downloads, unknown otherwise.
-    Started { id: ActivityId, activity: Activity, what: String, total: Option<u64> },
+    Started {
+        /// Which activity.
+        id: ActivityId,
+        /// What kind of work.
+        activity: Activity,
+        /// What it works on, for people.
+        what: String,
+        /// How much there is, if that is known.
+        total: Option<u64>,
+    },
     /// An activity has come so far: bytes for downloads.
-    Progress { id: ActivityId, done: u64, total: Option<u64> },
+    Progress {
+        /// Which activity.
+        id: ActivityId,
+        /// How much is done.
+        done: u64,
+        /// How much there is, if that is known.
+        total: Option<u64>,
+    },
     /// An activity entered a named phase (`sandbox`, `running`, `registering`, …).
-    Phase { id: ActivityId, phase: String },
+    Phase {
+        /// Which activity.
+        id: ActivityId,
+        /// The phase, for people.
+        phase: String,
+    },
     /// A line a build wrote.
-    LogLine { id: ActivityId, line: String },
+    LogLine {
+        /// Which activity.
+        id: ActivityId,
+        /// The line, without its end, as the build wrote it.
+        line: String,
+    },
     /// An activity ended; `outcome` is one short phrase for people.
-    Finished { id: ActivityId, success: bool, outcome: String },
+    Finished {
+        /// Which activity.
+        id: ActivityId,
+        /// Whether it did what it was to do.
+        success: bool,
+        /// How it ended, in a few words.
+        outcome: String,
+    },
     /// Something worth a line of its own, shown unless quiet.
     Note(String),
     /// Something is wrong but work goes on; shown even when quiet.
