@@ -27,6 +27,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import traceback
 import zipfile
@@ -126,11 +127,8 @@ class Target:
         self.python_platform = fields["python_platform"]
         self.bits = int(fields["bits"])
         self.python = fields.get("python")
-
-    @property
-    def foreign(self):
-        """Whether the interpreter that builds is for another platform."""
-        return self.multiarch != getattr(sys.implementation, "_multiarch", self.multiarch)
+        # Whether the interpreter that builds is for another platform. Asked now: later it denies it.
+        self.foreign = self.multiarch != getattr(sys.implementation, "_multiarch", self.multiarch)
 
     @classmethod
     def native(cls):
@@ -366,16 +364,16 @@ def apply_target(call):
     runpy.run_path(script)
     if not target.foreign:
         return
-    import sysconfig
-
     try:
-        sysconfig.get_config_vars()
+        found = f"it is configured for `{sysconfig.get_config_var('SOABI')}`"
     except ModuleNotFoundError as error:
+        found = str(error)
+    if not found.endswith(f"-{target.multiarch}`"):
         raise BuildError(
             Exit.BAD_CALL,
-            f"the toolchain cannot build for {target.platform}: {error}",
-            f"its sysroot needs the target's Python, such as `libpython3.{sys.version_info.minor}-dev` for it",
-        ) from error
+            f"the toolchain's Python cannot build for {target.platform}: {found}",
+            f"its sysroot needs the target's `libpython3.{sys.version_info.minor}-dev`",
+        )
 
 
 # The backend
@@ -499,9 +497,10 @@ def check_requirements(requirements, stated_in, inputs, markers):
         for wanted_extra in ["", *requirement.extras]:
             pending.extend((need, f"{requirement.name} {version}", wanted_extra) for need in needs)
     if unmet:
+        listed = "\n  ".join(dict.fromkeys(unmet))
         raise BuildError(
             Exit.UNMET_REQUIREMENTS,
-            "unmet build requirements:\n  " + "\n  ".join(unmet),
+            f"unmet build requirements:\n  {listed}",
             f"change `build_requires`; the inputs are: {inputs}",
         )
 
