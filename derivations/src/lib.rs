@@ -3,6 +3,7 @@
 pub mod aterm;
 pub mod builtin;
 pub mod derivation;
+pub mod json;
 pub mod lock;
 pub mod placeholder;
 pub mod source;

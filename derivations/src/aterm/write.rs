@@ -1,0 +1,118 @@
+//! Derivations to text.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ampoule_store::path::StoreDir;
+
+use crate::derivation::{Derivation, Output};
+
+/// The text of a derivation.
+#[must_use]
+pub fn write(derivation: &Derivation, store_dir: &StoreDir) -> Vec<u8> {
+    let inputs = derivation
+        .input_derivations
+        .iter()
+        .map(|(path, outputs)| (store_dir.display(path), outputs.iter().map(String::as_str).collect()))
+        .collect();
+    write_modulo(derivation, store_dir, false, &inputs)
+}
+
+/// The text with these inputs, by path or by hash. When `masked`, output paths and the variables named like outputs are empty.
+pub(crate) fn write_modulo(
+    derivation: &Derivation,
+    store_dir: &StoreDir,
+    masked: bool,
+    inputs: &BTreeMap<String, BTreeSet<&str>>,
+) -> Vec<u8> {
+    let mut text = Vec::with_capacity(1024);
+    text.extend_from_slice(b"Derive(");
+    list(&mut text, &derivation.outputs, |text, (name, output)| {
+        let [path, algorithm, hash] = output_fields(derivation, store_dir, masked, name, output);
+        tuple(text, &[name, &path, &algorithm, &hash]);
+    });
+    text.push(b',');
+    list(&mut text, inputs, |text, (input, outputs)| {
+        text.push(b'(');
+        string(text, input.as_bytes());
+        text.push(b',');
+        list(text, outputs, |text, output| string(text, output.as_bytes()));
+        text.push(b')');
+    });
+    text.push(b',');
+    list(&mut text, &derivation.input_sources, |text, path| string(text, store_dir.display(path).as_bytes()));
+    text.push(b',');
+    string(&mut text, derivation.system.as_bytes());
+    text.push(b',');
+    string(&mut text, derivation.builder.as_bytes());
+    text.push(b',');
+    list(&mut text, &derivation.args, |text, argument| string(text, argument));
+    text.push(b',');
+    list(&mut text, &derivation.env, |text, (name, value)| {
+        let masked = masked && std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name));
+        text.push(b'(');
+        string(text, name);
+        text.push(b',');
+        string(text, if masked { b"" } else { value });
+        text.push(b')');
+    });
+    text.push(b')');
+    text
+}
+
+fn output_fields(
+    derivation: &Derivation,
+    store_dir: &StoreDir,
+    masked: bool,
+    name: &str,
+    output: &Output,
+) -> [String; 3] {
+    let path = || match derivation.output_path(store_dir, name) {
+        Ok(Some(path)) if !masked => store_dir.display(&path),
+        _ => String::new(),
+    };
+    match output {
+        Output::InputAddressed(_) => [path(), String::new(), String::new()],
+        Output::Fixed(address) => [path(), address.method_algorithm(), address.hash.to_hex()],
+        Output::Floating { method, algorithm } => {
+            [String::new(), format!("{}{algorithm}", method.prefix()), String::new()]
+        }
+        Output::Deferred => [const { String::new() }; 3],
+    }
+}
+
+fn list<T>(text: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut item: impl FnMut(&mut Vec<u8>, T)) {
+    text.push(b'[');
+    for (index, value) in items.into_iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        item(text, value);
+    }
+    text.push(b']');
+}
+
+fn tuple(text: &mut Vec<u8>, fields: &[&str]) {
+    text.push(b'(');
+    for (index, field) in fields.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        string(text, field.as_bytes());
+    }
+    text.push(b')');
+}
+
+fn string(text: &mut Vec<u8>, value: &[u8]) {
+    text.push(b'"');
+    for byte in value {
+        match byte {
+            b'"' => text.extend_from_slice(b"\\\""),
+            b'\\' => text.extend_from_slice(b"\\\\"),
+            b'\n' => text.extend_from_slice(b"\\n"),
+            b'\r' => text.extend_from_slice(b"\\r"),
+            b'\t' => text.extend_from_slice(b"\\t"),
+            byte => text.push(*byte),
+        }
+    }
+    text.push(b'"');
+}
