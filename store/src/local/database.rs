@@ -1,0 +1,259 @@
+//! The SQLite database: opening it cheaply, creating it once, and running statements whatever other processes do.
+//!
+//! The database is in WAL mode with `synchronous = FULL`: what a committed transaction says survives a power cut.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{Mode, OFlags};
+
+use super::failure::{DatabaseError, FileError};
+use super::lock::{Patience, lock_file};
+
+/// The schema this program writes. A change of `schema.sql` raises it and adds the statements that lead there.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// How long SQLite waits for another process before it answers "busy".
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often something is tried again after "busy"; some of those answers come without any wait.
+const BUSY_ATTEMPTS: u32 = 200;
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Why a store's database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenDatabaseError {
+    /// The file or its lock cannot be handled.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// SQLite cannot open or create it.
+    #[error("cannot open the database `{}`", path.display())]
+    Database {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite answered.
+        #[source]
+        source: DatabaseError,
+    },
+    /// A newer program made it.
+    #[error("the database `{}` has schema version {found}, and this program knows versions up to {known}", path.display())]
+    NewerSchema {
+        /// The database's file.
+        path: PathBuf,
+        /// The version found.
+        found: i64,
+        /// The newest version known.
+        known: i64,
+    },
+    /// The database is of a store with another store directory.
+    #[error("the store of `{}` was created for the store directory `{found}`, not for `{wanted}`", path.display())]
+    OtherStoreDirectory {
+        /// The database's file.
+        path: PathBuf,
+        /// The store directory it was created for.
+        found: String,
+        /// The one that was asked for.
+        wanted: String,
+    },
+}
+
+/// The connection to a store's database.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Mutex<Connection>,
+}
+
+impl Database {
+    /// Opens the database in `directory`, creating it if there is none; many processes may do so at once.
+    pub(super) fn open(directory: &Path, store_directory: &str) -> Result<Self, OpenDatabaseError> {
+        let path = directory.join("store.sqlite");
+        let fail = |source| OpenDatabaseError::Database { path: path.clone(), source };
+        let mut connection = retry("open", || connect(&path)).map_err(fail)?;
+        let mut version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
+        if version == 0 {
+            let _creating = lock_creation(directory)?;
+            retry("create the schema", || create_schema(&mut connection, store_directory)).map_err(fail)?;
+            version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
+        }
+        if version != SCHEMA_VERSION {
+            return Err(OpenDatabaseError::NewerSchema { path, found: version, known: SCHEMA_VERSION });
+        }
+        let found = retry("read the store directory", || stored_directory(&connection)).map_err(fail)?;
+        if found != store_directory {
+            return Err(OpenDatabaseError::OtherStoreDirectory { path, found, wanted: store_directory.to_owned() });
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Runs something that only reads.
+    pub(super) fn read<T>(
+        &self,
+        action: &'static str,
+        mut run: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, DatabaseError> {
+        let connection = self.lock();
+        retry(action, || run(&connection))
+    }
+
+    /// Runs something in one transaction that locks out other writers from its start. It may run several times.
+    pub(super) fn write<T, E: From<DatabaseError>>(
+        &self,
+        action: &'static str,
+        mut run: impl FnMut(&Transaction<'_>) -> Result<T, Refused<E>>,
+    ) -> Result<T, E> {
+        let mut connection = self.lock();
+        for attempt in 1.. {
+            let source = match transact(&mut connection, &mut run) {
+                Ok(value) => return Ok(value),
+                Err(Refused::Because(error)) => return Err(error),
+                Err(Refused::Sqlite(source)) => DatabaseError::Sqlite { action, source },
+            };
+            if !source.is_busy() || attempt >= BUSY_ATTEMPTS {
+                return Err(source.into());
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        }
+        unreachable!("the attempts end with a return")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic inside a transaction has rolled it back: the connection is as good as before.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a transaction was given up.
+#[derive(Debug)]
+pub(super) enum Refused<E> {
+    /// SQLite refused a statement; "busy" is tried again.
+    Sqlite(rusqlite::Error),
+    /// The operation itself found a reason.
+    Because(E),
+}
+
+impl<E> From<rusqlite::Error> for Refused<E> {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn transact<T, E>(
+    connection: &mut Connection,
+    run: &mut impl FnMut(&Transaction<'_>) -> Result<T, Refused<E>>,
+) -> Result<T, Refused<E>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = run(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+/// Runs something that can be repeated as long as SQLite says that another process is in the way.
+fn retry<T>(action: &'static str, mut run: impl FnMut() -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+    for attempt in 1.. {
+        let source = match run() {
+            Ok(value) => return Ok(value),
+            Err(source) => DatabaseError::Sqlite { action, source },
+        };
+        if !source.is_busy() || attempt >= BUSY_ATTEMPTS {
+            return Err(source);
+        }
+        std::thread::sleep(BUSY_PAUSE);
+    }
+    unreachable!("the attempts end with a return")
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
+    Ok(connection)
+}
+
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn stored_directory(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row("SELECT value FROM settings WHERE name = 'store directory'", [], |row| row.get(0))
+}
+
+/// Creates the schema unless somebody else did since the version was read.
+fn create_schema(connection: &mut Connection, store_directory: &str) -> rusqlite::Result<()> {
+    // Kept in the file; cannot be changed inside a transaction.
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if schema_version(&transaction)? == 0 {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.execute("INSERT INTO settings VALUES ('store directory', ?1)", [store_directory])?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    transaction.commit()
+}
+
+/// Lets one process at a time create the schema: SQLite does not wait while the journal mode changes.
+fn lock_creation(directory: &Path) -> Result<OwnedFd, FileError> {
+    let path = directory.join("creation.lock");
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fail = |source| FileError::new("lock", &path, source);
+    let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
+    lock_file(&file, Patience::Wait).map_err(fail)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_created_once_by_many_threads() {
+        let home = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Database::open(home.path(), "/nix/store").unwrap());
+            }
+        });
+        let database = Database::open(home.path(), "/nix/store").unwrap();
+        let mode: String = database.read("x", |c| c.query_row("PRAGMA journal_mode", [], |row| row.get(0))).unwrap();
+        assert_eq!(mode, "wal");
+    }
+
+    #[test]
+    fn a_newer_schema_and_another_store_directory_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        drop(Database::open(home.path(), "/nix/store").unwrap());
+        let other = Database::open(home.path(), "/gnu/store").unwrap_err();
+        assert!(matches!(other, OpenDatabaseError::OtherStoreDirectory { .. }), "{other}");
+        let connection = Connection::open(home.path().join("store.sqlite")).unwrap();
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        let newer = Database::open(home.path(), "/nix/store").unwrap_err();
+        assert!(matches!(newer, OpenDatabaseError::NewerSchema { found: 2, known: 1, .. }), "{newer}");
+    }
+
+    #[test]
+    fn what_is_no_database_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        rustix::fs::open(home.path().join("store.sqlite"), OFlags::CREATE | OFlags::WRONLY, Mode::RWXU)
+            .and_then(|file| rustix::io::write(&file, &[b'x'; 4096]))
+            .unwrap();
+        Database::open(home.path(), "/nix/store").unwrap_err();
+    }
+
+    #[test]
+    fn a_refused_transaction_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let database = Database::open(home.path(), "/nix/store").unwrap();
+        let insert = "INSERT INTO settings VALUES ('a', 'b')";
+        let refused = database.write("x", |t| {
+            t.execute(insert, [])?;
+            Err::<(), _>(Refused::Because(DatabaseError::InvalidValue { column: "x", value: String::new() }))
+        });
+        refused.unwrap_err();
+        let written = database.write::<_, DatabaseError>("x", |t| Ok(t.execute(insert, [])?));
+        assert_eq!(written.unwrap(), 1);
+    }
+}
