@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::{Mode, OFlags};
 
+use super::Durability;
 use super::failure::{DatabaseError, FileError};
 use super::lock::{Patience, lock_file};
 
@@ -68,10 +69,14 @@ pub(super) struct Database {
 
 impl Database {
     /// Opens the database in `directory`, creating it if there is none; many processes may do so at once.
-    pub(super) fn open(directory: &Path, store_directory: &str) -> Result<Self, OpenDatabaseError> {
+    pub(super) fn open(
+        directory: &Path,
+        store_directory: &str,
+        durability: Durability,
+    ) -> Result<Self, OpenDatabaseError> {
         let path = directory.join("store.sqlite");
         let fail = |source| OpenDatabaseError::Database { path: path.clone(), source };
-        let mut connection = retry("open", || connect(&path)).map_err(fail)?;
+        let mut connection = retry("open", || connect(&path, durability)).map_err(fail)?;
         let mut version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
         if version == 0 {
             let _creating = lock_creation(directory)?;
@@ -165,12 +170,15 @@ fn retry<T>(action: &'static str, mut run: impl FnMut() -> rusqlite::Result<T>) 
     unreachable!("the attempts end with a return")
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
+    connection.execute_batch(match durability {
+        Durability::Full => "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;",
+        Durability::Relaxed => "PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF;",
+    })?;
     Ok(connection)
 }
 
@@ -214,10 +222,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| Database::open(home.path(), "/nix/store").unwrap());
+                scope.spawn(|| Database::open(home.path(), "/nix/store", Durability::Full).unwrap());
             }
         });
-        let database = Database::open(home.path(), "/nix/store").unwrap();
+        let database = Database::open(home.path(), "/nix/store", Durability::Full).unwrap();
         let mode: String = database.read("x", |c| c.query_row("PRAGMA journal_mode", [], |row| row.get(0))).unwrap();
         assert_eq!(mode, "wal");
     }
@@ -225,12 +233,12 @@ mod tests {
     #[test]
     fn a_newer_schema_and_another_store_directory_are_refused() {
         let home = tempfile::tempdir().unwrap();
-        drop(Database::open(home.path(), "/nix/store").unwrap());
-        let other = Database::open(home.path(), "/gnu/store").unwrap_err();
+        drop(Database::open(home.path(), "/nix/store", Durability::Full).unwrap());
+        let other = Database::open(home.path(), "/gnu/store", Durability::Full).unwrap_err();
         assert!(matches!(other, OpenDatabaseError::OtherStoreDirectory { .. }), "{other}");
         let connection = Connection::open(home.path().join("store.sqlite")).unwrap();
         connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
-        let newer = Database::open(home.path(), "/nix/store").unwrap_err();
+        let newer = Database::open(home.path(), "/nix/store", Durability::Full).unwrap_err();
         assert!(matches!(newer, OpenDatabaseError::NewerSchema { found: 2, known: 1, .. }), "{newer}");
     }
 
@@ -240,13 +248,13 @@ mod tests {
         rustix::fs::open(home.path().join("store.sqlite"), OFlags::CREATE | OFlags::WRONLY, Mode::RWXU)
             .and_then(|file| rustix::io::write(&file, &[b'x'; 4096]))
             .unwrap();
-        Database::open(home.path(), "/nix/store").unwrap_err();
+        Database::open(home.path(), "/nix/store", Durability::Full).unwrap_err();
     }
 
     #[test]
     fn a_refused_transaction_leaves_nothing() {
         let home = tempfile::tempdir().unwrap();
-        let database = Database::open(home.path(), "/nix/store").unwrap();
+        let database = Database::open(home.path(), "/nix/store", Durability::Full).unwrap();
         let insert = "INSERT INTO settings VALUES ('a', 'b')";
         let refused = database.write("x", |t| {
             t.execute(insert, [])?;

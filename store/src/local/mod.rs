@@ -1,1 +1,165 @@
-//! The local store.
+//! The local store: objects as files under one directory, and what is known about them in SQLite.
+//!
+//! - **Valid means registered and there.** An object is copied into a private directory, made canonical and hashed
+//!   ([`LocalStore::stage_from_fd`]), then moved to its name, written to disk and registered, a batch at a time
+//!   ([`LocalStore::register`]). Whatever stops a program in between leaves nothing that counts.
+//! - **Many processes** use one store without a daemon. Each has a staging directory that lives as long as its lock does;
+//!   [`LocalStore::open`] removes those of the dead.
+//! - Nothing here runs builds, knows what a derivation says, or decides what may be deleted.
+
+mod copy;
+mod database;
+mod delete;
+mod derivations;
+mod descent;
+mod failure;
+mod layout;
+mod lock;
+mod logs;
+mod make_address;
+mod query;
+mod realisations;
+mod register;
+mod remove;
+mod rewrite;
+mod stage;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use self::database::Database;
+use self::layout::{Layout, Session};
+use self::lock::Patience;
+use crate::path::{StoreDir, StorePath};
+
+pub use self::copy::{Kind, StageError};
+pub use self::database::OpenDatabaseError;
+pub use self::delete::DeleteError;
+pub use self::derivations::{AddDerivationsError, DerivationRow, MaterialiseError};
+pub use self::failure::{DatabaseError, FileError};
+pub use self::lock::{LockError, PathLock};
+pub use self::logs::{LogError, LogReader, LogWriter};
+pub use self::make_address::{AddFixedError, AddressError, Addressed};
+pub use self::query::QueryError;
+pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
+pub use self::register::{RegisterError, Registration};
+pub use self::stage::Staged;
+pub use self::verify::{Finding, VerifyError};
+
+/// A store under one directory of this machine.
+#[derive(Debug)]
+pub struct LocalStore {
+    store_dir: StoreDir,
+    layout: Arc<Layout>,
+    database: Database,
+    durability: Durability,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+/// What survives a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Everything that was reported done.
+    #[default]
+    Full,
+    /// Nothing is promised, not even that valid objects are whole: for stores that can be thrown away. A process
+    /// that is killed still does no harm.
+    Relaxed,
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directories cannot be made or opened.
+    #[error("cannot open the store in `{}`", home.display())]
+    File {
+        /// The store's home.
+        home: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: FileError,
+    },
+    /// Its database cannot be opened.
+    #[error("cannot open the store in `{}`", home.display())]
+    Database {
+        /// The store's home.
+        home: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: OpenDatabaseError,
+    },
+}
+
+impl LocalStore {
+    /// Opens the store in `home`, creating it if there is none, and removes what dead processes left in it.
+    ///
+    /// # Errors
+    /// When the directories or the database cannot be made or opened, the database is newer than this program, or the
+    /// store was created for another store directory.
+    pub fn open(home: &Path, store_dir: StoreDir) -> Result<Self, OpenError> {
+        Self::open_with(home, store_dir, Durability::Full)
+    }
+
+    /// As [`LocalStore::open`], with a choice of what survives a power cut.
+    ///
+    /// # Errors
+    /// As for [`LocalStore::open`].
+    pub fn open_with(home: &Path, store_dir: StoreDir, durability: Durability) -> Result<Self, OpenError> {
+        let fail = |source| OpenError::File { home: home.to_owned(), source };
+        let layout = Layout::open(home).map_err(fail)?;
+        let database = Database::open(&layout.home.join("db"), store_dir.as_str(), durability)
+            .map_err(|source| OpenError::Database { home: home.to_owned(), source })?;
+        // A leftover that cannot be removed, or that somebody else is removing too, is no reason to refuse.
+        let _ = layout.remove_leftovers();
+        Ok(Self { store_dir, layout: Arc::new(layout), database, durability, session: Mutex::new(None) })
+    }
+
+    /// The logical store directory.
+    #[must_use]
+    pub const fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    /// The directory everything is under.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.layout.home
+    }
+
+    /// Where an object's bytes lie, or would lie.
+    #[must_use]
+    pub fn physical_path(&self, path: &StorePath) -> PathBuf {
+        self.layout.home.join("store").join(path.base_name())
+    }
+
+    /// Where downloads that are under way may be kept, to be resumed.
+    #[must_use]
+    pub fn downloads(&self) -> PathBuf {
+        self.layout.home.join("downloads")
+    }
+
+    /// Takes the lock of a path, waiting for other threads and processes: who builds a derivation locks its path.
+    ///
+    /// The store's own operations do not take these locks, so they may be called while one is held. Who takes several
+    /// does so in the order of the paths.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be handled.
+    pub fn lock(&self, path: &StorePath) -> Result<PathLock, LockError> {
+        Ok(self.acquire(path, Patience::Wait)?.expect("waiting ends with the lock"))
+    }
+
+    /// As [`LocalStore::lock`], but gives `None` instead of waiting.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be handled.
+    pub fn try_lock(&self, path: &StorePath) -> Result<Option<PathLock>, LockError> {
+        self.acquire(path, Patience::Try)
+    }
+
+    fn acquire(&self, path: &StorePath, patience: Patience) -> Result<Option<PathLock>, LockError> {
+        lock::acquire(&self.layout.locks, path.base_name(), patience)
+            .map_err(|source| LockError { path: path.to_string(), source })
+    }
+}
