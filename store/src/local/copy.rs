@@ -223,7 +223,8 @@ impl<W: Write> Copier<'_, W> {
         let executable = stat.st_mode & 0o100 != 0;
         let mode = Mode::from_raw_mode(if executable { 0o555 } else { 0o444 });
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let output = rustix::fs::openat(target, &node.to, flags, mode).map_err(Trouble::failed("create the copy of"))?;
+        let output =
+            rustix::fs::openat(target, &node.to, flags, mode).map_err(Trouble::failed("create the copy of"))?;
         self.nar.regular(executable, size).map_err(Trouble::Unhashed)?;
         self.copy_content(&input, &output, size)?;
         if !self.manner.modes_are_kept {

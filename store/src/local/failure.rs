@@ -61,10 +61,9 @@ impl DatabaseError {
     pub(super) fn is_busy(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, FileLockingProtocolFailed};
         match self {
-            Self::Sqlite { source, .. } => matches!(
-                source.sqlite_error_code(),
-                Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed)
-            ),
+            Self::Sqlite { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed))
+            }
             Self::InvalidValue { .. } => false,
         }
     }

@@ -194,10 +194,7 @@ impl Drop for Session {
 }
 
 /// Moves something between directories of one file system, refusing to replace anything.
-pub(super) fn rename_exclusive(
-    from: (BorrowedFd<'_>, &OsStr),
-    to: (BorrowedFd<'_>, &OsStr),
-) -> rustix::io::Result<()> {
+pub(super) fn rename_exclusive(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> rustix::io::Result<()> {
     use rustix::fs::{RenameFlags, renameat, renameat_with, statat};
     match renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
         // The file system does not know the flag.

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_stale_lock_file_is_reused() {
         let home = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("nowhere", home.path().join("link")).unwrap();
+        rustix::fs::symlink("nowhere", home.path().join("link")).unwrap();
         let locks = directory(home.path());
         drop(rustix::fs::openat(&locks.fd, "stale", OFlags::CREATE | OFlags::RDWR, Mode::RWXU).unwrap());
         assert!(acquire(&locks, "stale", Patience::Try).unwrap().is_some());

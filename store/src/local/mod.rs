@@ -13,6 +13,8 @@ mod delete;
 mod derivations;
 mod descent;
 mod failure;
+#[cfg(test)]
+mod fixture;
 mod layout;
 mod lock;
 mod logs;
@@ -40,7 +42,7 @@ pub use self::derivations::{AddDerivationsError, DerivationRow, MaterialiseError
 pub use self::failure::{DatabaseError, FileError};
 pub use self::lock::{LockError, PathLock};
 pub use self::logs::{LogError, LogReader, LogWriter};
-pub use self::make_address::{AddFixedError, AddressError, Addressed};
+pub use self::make_address::{AddFixedError, AddressError, Addressed, HashMismatch};
 pub use self::query::QueryError;
 pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
 pub use self::register::{RegisterError, Registration};
@@ -81,14 +83,8 @@ pub enum OpenError {
         source: FileError,
     },
     /// Its database cannot be opened.
-    #[error("cannot open the store in `{}`", home.display())]
-    Database {
-        /// The store's home.
-        home: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: OpenDatabaseError,
-    },
+    #[error(transparent)]
+    Database(#[from] OpenDatabaseError),
 }
 
 impl LocalStore {
@@ -108,8 +104,7 @@ impl LocalStore {
     pub fn open_with(home: &Path, store_dir: StoreDir, durability: Durability) -> Result<Self, OpenError> {
         let fail = |source| OpenError::File { home: home.to_owned(), source };
         let layout = Layout::open(home).map_err(fail)?;
-        let database = Database::open(&layout.home.join("db"), store_dir.as_str(), durability)
-            .map_err(|source| OpenError::Database { home: home.to_owned(), source })?;
+        let database = Database::open(&layout.home.join("db"), store_dir.as_str(), durability)?;
         // A leftover that cannot be removed, or that somebody else is removing too, is no reason to refuse.
         let _ = layout.remove_leftovers();
         Ok(Self { store_dir, layout: Arc::new(layout), database, durability, session: Mutex::new(None) })

@@ -159,7 +159,7 @@ impl LocalStore {
 const REFERENCES: &str = "SELECT target.path FROM objects AS source
     JOIN object_references ON referrer = source.id JOIN objects AS target ON target.id = reference
     WHERE source.path = ?1";
-const REFERRERS: &str = "SELECT source.path FROM objects AS target
+pub(super) const REFERRERS: &str = "SELECT source.path FROM objects AS target
     JOIN object_references ON reference = target.id JOIN objects AS source ON source.id = referrer
     WHERE target.path = ?1";
 

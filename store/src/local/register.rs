@@ -186,11 +186,7 @@ impl LocalStore {
         Ok(())
     }
 
-    fn write_rows(
-        &self,
-        objects: &BTreeMap<StorePath, Registration>,
-        registered_at: i64,
-    ) -> Result<(), RegisterError> {
+    fn write_rows(&self, objects: &BTreeMap<StorePath, Registration>, registered_at: i64) -> Result<(), RegisterError> {
         self.database.write("register objects", |transaction| {
             for (path, object) in objects {
                 write_object(transaction, path, object, registered_at)?;
@@ -267,4 +263,139 @@ fn info(object: Registration, registered_at: i64) -> PathInfo {
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make and look at files")]
+
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::super::fixture::{Home, file, path, register, stage};
+    use super::*;
+
+    #[test]
+    fn a_registered_tree_is_canonical_and_known_to_another_process() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir_all(tree.join("bin")).unwrap();
+        fs::write(tree.join("bin/run"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(tree.join("bin/run"), fs::Permissions::from_mode(0o4750)).unwrap();
+        fs::write(tree.join("data"), "data").unwrap();
+        symlink("bin/run", tree.join("link")).unwrap();
+        let expected = crate::nar::nar_hash(&tree).unwrap();
+        let object = Registration {
+            staged: stage(&store, &tree).unwrap(),
+            path: path(1, "tree"),
+            references: [path(1, "tree")].into(),
+            deriver: Some(path(9, "tree.drv")),
+            content_address: Some(ContentAddress::nar_sha256(expected.sha256)),
+        };
+        let info = register(&store, object);
+        assert_eq!((info.nar_hash, info.nar_size), (expected.sha256, expected.size));
+        let there = store.physical_path(&path(1, "tree"));
+        for (name, mode) in [("", 0o40555), ("bin", 0o40555), ("bin/run", 0o100_555), ("data", 0o100_444)] {
+            let metadata = fs::symlink_metadata(there.join(name)).unwrap();
+            assert_eq!((metadata.mode(), metadata.mtime()), (mode, 1), "{name}");
+        }
+        assert_eq!(fs::symlink_metadata(there.join("link")).unwrap().mtime(), 1);
+        assert_eq!(crate::nar::nar_hash(&there).unwrap(), expected);
+        assert_eq!(home.open().path_info(&path(1, "tree")).unwrap(), Some(info));
+        assert_eq!(home.staged_names(), Vec::<std::path::PathBuf>::new());
+    }
+
+    #[test]
+    fn a_valid_object_stays_what_it_is() {
+        let home = Home::new();
+        let store = home.open();
+        let first = register(&store, file(&store, &path(1, "a"), "first", &[]));
+        let second = store
+            .register(vec![file(&store, &path(1, "a"), "second", &[]), file(&store, &path(1, "a"), "third", &[])])
+            .unwrap();
+        assert_eq!(second, [first.clone(), first]);
+        assert_eq!(fs::read_to_string(store.physical_path(&path(1, "a"))).unwrap(), "first");
+        assert!(home.staged_names().is_empty());
+    }
+
+    #[test]
+    fn a_batch_may_refer_to_itself_in_any_order_and_around() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b) = (path(1, "a"), path(2, "b"));
+        let batch = vec![file(&store, &b, "b", &[&a]), file(&store, &a, "a", &[&a, &b])];
+        let infos = store.register(batch).unwrap();
+        assert_eq!(infos.iter().map(|info| info.path.clone()).collect::<Vec<_>>(), [b.clone(), a.clone()]);
+        assert_eq!(store.referrers(&a).unwrap(), [a.clone(), b.clone()].into());
+    }
+
+    #[test]
+    fn a_missing_reference_refuses_the_whole_batch() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b, gone) = (path(1, "a"), path(2, "b"), path(3, "gone"));
+        let batch = vec![file(&store, &a, "a", &[]), file(&store, &b, "b", &[&gone])];
+        let error = store.register(batch).unwrap_err();
+        assert!(matches!(&error, RegisterError::MissingReference { reference, .. } if *reference == gone), "{error}");
+        assert!(store.all_paths().unwrap().is_empty());
+        assert!(home.staged_names().is_empty());
+        assert!(!store.physical_path(&a).exists());
+        // What is registered but was removed behind the store's back is missing, too.
+        register(&store, file(&store, &gone, "gone", &[]));
+        fs::remove_file(store.physical_path(&gone)).unwrap();
+        store.register(vec![file(&store, &b, "b", &[&gone])]).unwrap_err();
+    }
+
+    #[test]
+    fn what_lies_under_the_name_without_a_row_is_replaced() {
+        let home = Home::new();
+        let store = home.open();
+        let there = store.physical_path(&path(1, "a"));
+        fs::create_dir_all(there.join("read-only/deep")).unwrap();
+        fs::set_permissions(there.join("read-only"), fs::Permissions::from_mode(0o555)).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(!store.is_valid(&path(1, "a")).unwrap());
+        register(&store, file(&store, &path(1, "a"), "new", &[]));
+        assert_eq!(fs::read_to_string(&there).unwrap(), "new");
+        fs::create_dir(store.physical_path(&path(2, "b"))).unwrap();
+        let tree = home.sources().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("x"), "").unwrap();
+        let staged = stage(&store, &tree).unwrap();
+        let object = Registration { staged, ..file(&store, &path(2, "b"), "", &[]) };
+        register(&store, object);
+        assert!(store.physical_path(&path(2, "b")).join("x").exists());
+    }
+
+    #[test]
+    fn an_object_that_vanished_is_invalid_and_can_be_registered_again() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b) = (path(1, "a"), path(2, "b"));
+        register(&store, file(&store, &a, "old", &[]));
+        register(&store, file(&store, &b, "b", &[&a]));
+        fs::remove_file(store.physical_path(&a)).unwrap();
+        assert!(!store.is_valid(&a).unwrap());
+        assert_eq!(store.path_info(&a).unwrap(), None);
+        assert_eq!(store.all_paths().unwrap(), [b.clone()].into());
+        let info = register(&store, file(&store, &a, "newer", &[]));
+        assert_eq!(store.path_info(&a).unwrap(), Some(info));
+        assert_eq!(store.referrers(&a).unwrap(), [b].into(), "whoever referred to it still does");
+    }
+
+    #[test]
+    fn a_withdrawn_object_is_not_valid_though_it_is_there() {
+        let home = Home::new();
+        let store = home.open();
+        let a = path(1, "a");
+        register(&store, file(&store, &a, "old", &[]));
+        // What a program leaves that dies between moving the object back and writing its row.
+        store.withdraw([&a].into_iter()).unwrap();
+        assert!(!store.is_valid(&a).unwrap() && store.path_info(&a).unwrap().is_none());
+        assert!(store.all_paths().unwrap().is_empty());
+        register(&store, file(&store, &a, "new", &[]));
+        assert_eq!(fs::read_to_string(store.physical_path(&a)).unwrap(), "new");
+        assert!(store.is_valid(&a).unwrap());
+    }
 }

@@ -43,11 +43,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Fi
 }
 
 /// Opens and lists a directory that is to be emptied, after giving its owner the permission to do so.
-fn open_to_empty(
-    walk: &Descent,
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-) -> Result<(OwnedFd, Vec<Entry>), FileError> {
+fn open_to_empty(walk: &Descent, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(OwnedFd, Vec<Entry>), FileError> {
     let open = || {
         let fd = match open_directory(parent, name) {
             Err(Errno::ACCESS) => permit_owner(parent, name, Mode::RWXU).and_then(|()| open_directory(parent, name)),
@@ -125,7 +121,7 @@ mod tests {
         });
         check(|home| {
             fs::create_dir_all(home.join("victim/shut/inner")).unwrap();
-            fs::set_permissions(home.join("victim/shut"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(home.join("victim/shut"), fs::Permissions::from_mode(0o000)).unwrap();
         });
     }
 

@@ -57,6 +57,8 @@ CREATE TABLE realisations (
 
 CREATE INDEX realisations_by_output ON realisations (derivation, output);
 
+CREATE INDEX realisations_by_path ON realisations (path);
+
 -- One row for each time an output was built again and compared.
 CREATE TABLE checks (
     id              INTEGER PRIMARY KEY,

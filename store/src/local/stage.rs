@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -19,7 +19,7 @@ use super::remove::remove_tree;
 use super::rewrite::Rewriter;
 use crate::hash::{Sha256Digest, Sha256Hasher};
 use crate::path::StorePath;
-use crate::reference_scan::ReferenceScanner;
+use crate::reference_scan::{ReferenceScanner, Tee};
 
 /// An object that is ready to be registered: in the store's staging directory, canonical, hashed. Dropping it removes it.
 #[derive(Debug)]
@@ -30,7 +30,6 @@ pub struct Staged {
     nar_size: u64,
     references: BTreeSet<StorePath>,
     self_reference: bool,
-    own: Option<StorePath>,
 }
 
 impl Staged {
@@ -74,10 +73,6 @@ impl Staged {
     pub(super) fn place(&self) -> (BorrowedFd<'_>, &OsStr) {
         self.place.get()
     }
-
-    pub(super) const fn own(&self) -> Option<&StorePath> {
-        self.own.as_ref()
-    }
 }
 
 /// A name in the staging directory, and whatever has it. Dropping it removes that.
@@ -101,23 +96,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         // After registration there is nothing left here. What cannot be removed now goes with the staging directory.
         let _ = remove_tree(self.session.fd(), &self.name);
-    }
-}
-
-/// Hashes and scans a NAR.
-struct Sink {
-    hasher: Sha256Hasher,
-    scanner: ReferenceScanner,
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        self.scanner.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -163,8 +141,11 @@ impl LocalStore {
     /// When `content` cannot be read or the file not written.
     pub fn stage_file(&self, content: &mut dyn Read, executable: bool) -> Result<Staged, StageError> {
         let place = self.new_place()?;
-        write_file(&place, content, executable)
-            .map_err(|source| FileError { action: "write", path: place.path(), source })?;
+        write_file(&place, content, executable).map_err(|source| FileError {
+            action: "write",
+            path: place.path(),
+            source,
+        })?;
         let (directory, name) = place.get();
         let nar = crate::nar::nar_hash_at(directory, name)
             .map_err(|source| FileError::new("hash", place.path(), io::Error::other(source)))?;
@@ -175,7 +156,6 @@ impl LocalStore {
             nar_size: nar.size,
             references: BTreeSet::new(),
             self_reference: false,
-            own: None,
         })
     }
 
@@ -197,13 +177,18 @@ impl LocalStore {
         own: Option<&StorePath>,
     ) -> Result<Staged, StageError> {
         let place = self.new_place()?;
-        let sink = Sink { hasher: Sha256Hasher::new(), scanner: ReferenceScanner::new(candidates.iter().chain(own)) };
+        let sink = Tee(Sha256Hasher::new(), ReferenceScanner::new(candidates, own));
         let manner = Manner { access, rewriter, modes_are_kept: place.session.modes_are_kept };
-        let (kind, sink) = copy_tree(source, place.get(), sink, manner)?;
-        let mut references = sink.scanner.finish();
-        let self_reference = own.is_some_and(|own| references.remove(own));
-        let (nar_size, nar_hash) = (sink.hasher.length(), sink.hasher.finish());
-        Ok(Staged { place, kind, nar_hash, nar_size, references, self_reference, own: own.cloned() })
+        let (kind, Tee(hasher, scanner)) = copy_tree(source, place.get(), sink, manner)?;
+        let scan = scanner.finish();
+        Ok(Staged {
+            place,
+            kind,
+            nar_size: hasher.length(),
+            nar_hash: hasher.finish(),
+            references: scan.found,
+            self_reference: !scan.own_offsets.is_empty(),
+        })
     }
 
     /// An unused name in the staging directory.

@@ -1,0 +1,105 @@
+//! Taking objects out of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+
+use rusqlite::Transaction;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::LocalStore;
+use super::database::Refused;
+use super::descent::permit_owner;
+use super::failure::{DatabaseError, FileError};
+use super::layout::rename_exclusive;
+use super::lock::acquire_all;
+use super::query::{REFERRERS, linked, parse_path};
+use super::remove::remove_tree;
+use crate::path::StorePath;
+
+/// Why objects were not deleted. Then none of them was, unless it is a file that could not be removed: those objects
+/// are no longer valid, and what is left of them is in nobody's way.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// Another object refers to one of them.
+    #[error("`{path}` cannot be deleted, because `{referrer}` refers to it")]
+    Referenced {
+        /// The object that was to be deleted.
+        path: StorePath,
+        /// One that refers to it and was not to be deleted.
+        referrer: StorePath,
+    },
+    /// A file cannot be removed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database refuses.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl LocalStore {
+    /// Deletes objects, and whatever has their names without being registered. Unknown ones are no error.
+    ///
+    /// The rows go first, in one transaction; then the files, which a crash may leave for the next registration to replace.
+    /// Whether anybody still needs the objects is the caller's business.
+    ///
+    /// # Errors
+    /// When an object that is not to be deleted refers to one that is, or files or rows cannot be removed.
+    pub fn delete(&self, paths: &[StorePath]) -> Result<(), DeleteError> {
+        let paths: BTreeSet<&StorePath> = paths.iter().collect();
+        let locks = acquire_all(&self.layout.object_locks, paths.iter().map(|path| path.base_name()))?;
+        self.database.write("delete objects", |transaction| delete_rows(transaction, &paths))?;
+        let session = self.session()?;
+        let mut moved: BTreeMap<&StorePath, OsString> = BTreeMap::new();
+        for path in &paths {
+            let name = session.new_name();
+            if self.move_out(path, (session.fd(), &name))? {
+                moved.insert(path, name);
+            }
+        }
+        // The names are free again; the rest needs no lock.
+        drop(locks);
+        for name in moved.values() {
+            remove_tree(session.fd(), name)?;
+        }
+        Ok(())
+    }
+
+    /// Moves what has the object's name elsewhere; `false` if there is nothing.
+    fn move_out(&self, path: &StorePath, target: (std::os::fd::BorrowedFd<'_>, &OsStr)) -> Result<bool, FileError> {
+        let source = (self.layout.store.as_fd(), OsStr::new(path.base_name()));
+        let moved = match rename_exclusive(source, target) {
+            // A read-only directory: its entry `..` is about to change, and only root may do that.
+            Err(Errno::ACCESS | Errno::PERM) => {
+                permit_owner(source.0, source.1, Mode::RWXU).and_then(|()| rename_exclusive(source, target))
+            }
+            other => other,
+        };
+        match moved {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(source) => Err(FileError::new("remove", self.physical_path(path), source)),
+        }
+    }
+}
+
+fn delete_rows(transaction: &Transaction<'_>, paths: &BTreeSet<&StorePath>) -> Result<(), Refused<DeleteError>> {
+    for path in paths {
+        for referrer in linked(transaction, REFERRERS, path)? {
+            let referrer = parse_path(&referrer).map_err(|error| Refused::Because(error.into()))?;
+            if !paths.contains(&referrer) {
+                return Err(Refused::Because(DeleteError::Referenced { path: (*path).clone(), referrer }));
+            }
+        }
+    }
+    // The references among them first, or they would hold each other.
+    let references = "DELETE FROM object_references WHERE referrer = (SELECT id FROM objects WHERE path = ?1)";
+    for statement in [references, "DELETE FROM objects WHERE path = ?1"] {
+        let mut statement = transaction.prepare_cached(statement)?;
+        for path in paths {
+            statement.execute([path.base_name()])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! Which object each output of a derivation became, each time somebody made it, and what comparing said.
+//!
+//! Records are added, never changed or replaced: two builds of one output are two records.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Row, params};
+
+use super::LocalStore;
+use super::failure::DatabaseError;
+use super::query::{QueryError, invalid, parse_path};
+use crate::hash::Sha256Digest;
+use crate::path::StorePath;
+
+/// What the first builds of an output say about this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// There was nothing to compare with.
+    First,
+    /// It gave the same bytes.
+    Identical,
+    /// It gave other bytes.
+    Different,
+}
+
+impl Verdict {
+    const ALL: [Self; 3] = [Self::First, Self::Identical, Self::Different];
+
+    /// The word for it: `first`, `identical` or `different`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Identical => "identical",
+            Self::Different => "different",
+        }
+    }
+}
+
+/// That an output was made: by whom, when, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealisationRecord {
+    /// The derivation.
+    pub derivation: StorePath,
+    /// The name of the output.
+    pub output: String,
+    /// The object it became.
+    pub path: StorePath,
+    /// The SHA-256 of that object's NAR, if it was computed: an input-addressed path does not tell.
+    pub nar_hash: Option<Sha256Digest>,
+    /// Who made it: a sandbox engine, or a substituter.
+    pub engine: String,
+    /// When the build started, in Unix seconds.
+    pub started_at: i64,
+    /// How long it took.
+    pub duration_milliseconds: u64,
+    /// The name of the build's log: see [`LocalStore::open_log`].
+    pub log: Option<String>,
+    /// How it compares with what was made before.
+    pub verdict: Verdict,
+}
+
+/// That an output was built again under other conditions and compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckRecord {
+    /// The derivation.
+    pub derivation: StorePath,
+    /// The name of the output.
+    pub output: String,
+    /// The SHA-256 of the NAR that was there.
+    pub first_nar_hash: Sha256Digest,
+    /// The SHA-256 of the NAR that the second build gave.
+    pub second_nar_hash: Sha256Digest,
+    /// Whether both are the same tree, bit by bit.
+    pub identical: bool,
+    /// What was varied, as text of the caller's making.
+    pub knobs: String,
+    /// When, in Unix seconds.
+    pub checked_at: i64,
+}
+
+/// Why a record was not written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot record what became of output `{output}` of `{derivation}`")]
+pub struct RecordError {
+    /// The derivation.
+    pub derivation: StorePath,
+    /// The name of the output.
+    pub output: String,
+    /// What the database says.
+    #[source]
+    pub source: DatabaseError,
+}
+
+impl LocalStore {
+    /// Adds a record that an output was made.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn record_realisation(&self, record: &RealisationRecord) -> Result<(), RecordError> {
+        self.record_realisations(std::slice::from_ref(record))
+    }
+
+    /// Adds several such records, all or none.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn record_realisations(&self, records: &[RealisationRecord]) -> Result<(), RecordError> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let statement = "INSERT INTO realisations (derivation, output, path, nar_hash, engine, started_at,
+            duration_milliseconds, log, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let written = self.database.write("record realisations", |transaction| {
+            let mut statement = transaction.prepare_cached(statement)?;
+            for record in records {
+                statement.execute(params![
+                    record.derivation.base_name(),
+                    record.output,
+                    record.path.base_name(),
+                    record.nar_hash.as_ref().map(Sha256Digest::as_bytes),
+                    record.engine,
+                    record.started_at,
+                    i64::try_from(record.duration_milliseconds).unwrap_or(i64::MAX),
+                    record.log,
+                    record.verdict.name(),
+                ])?;
+            }
+            Ok(())
+        });
+        written.map_err(|source| RecordError {
+            derivation: first.derivation.clone(),
+            output: first.output.clone(),
+            source,
+        })
+    }
+
+    /// The valid object that an output of a derivation became: the first that was made and is still there.
+    ///
+    /// One that was found to differ from an earlier one is the answer only if nothing else is left.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn realisation(&self, derivation: &StorePath, output: &str) -> Result<Option<StorePath>, QueryError> {
+        let asked = [(derivation.clone(), output.to_owned())];
+        Ok(self.realisations(&asked)?.pop().flatten())
+    }
+
+    /// As [`LocalStore::realisation`], for many outputs at once; the answers are in the order of the questions.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn realisations(&self, outputs: &[(StorePath, String)]) -> Result<Vec<Option<StorePath>>, QueryError> {
+        let names = self.database.read("look up realisations", |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT realisations.path FROM realisations JOIN objects ON objects.path = realisations.path
+                WHERE derivation = ?1 AND output = ?2 AND withdrawn = 0
+                ORDER BY verdict = 'different', realisations.id",
+            )?;
+            let mut found: Vec<Vec<String>> = Vec::with_capacity(outputs.len());
+            for (derivation, output) in outputs {
+                let rows = statement.query_map([derivation.base_name(), output], |row| row.get(0))?;
+                found.push(rows.collect::<rusqlite::Result<_>>()?);
+            }
+            Ok(found)
+        })?;
+        names.iter().map(|candidates| self.first_on_disk(candidates)).collect()
+    }
+
+    fn first_on_disk(&self, names: &[String]) -> Result<Option<StorePath>, QueryError> {
+        for name in names {
+            let path = parse_path(name)?;
+            if self.is_on_disk(&path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All records of an output, oldest first, whether or not the objects are still there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn provenance(&self, derivation: &StorePath, output: &str) -> Result<Vec<RealisationRecord>, QueryError> {
+        let statement = "SELECT path, nar_hash, engine, started_at, duration_milliseconds, log, verdict
+            FROM realisations WHERE derivation = ?1 AND output = ?2 ORDER BY id";
+        let rows = self.database.read("look up provenance", |connection| {
+            rows(connection, statement, derivation, output, RealisationRow::read)
+        })?;
+        Ok(rows.into_iter().map(|row| row.parse(derivation, output)).collect::<Result<_, _>>()?)
+    }
+
+    /// The outputs that are known to have become this object: derivation and output name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn realised_as(&self, path: &StorePath) -> Result<BTreeSet<(StorePath, String)>, QueryError> {
+        let rows = self.database.read("look up what made an object", |connection| {
+            let statement = "SELECT DISTINCT derivation, output FROM realisations WHERE path = ?1";
+            let mut statement = connection.prepare_cached(statement)?;
+            let rows = statement.query_map([path.base_name()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, String)>>>()
+        })?;
+        rows.into_iter().map(|(derivation, output)| Ok((parse_path(&derivation)?, output))).collect()
+    }
+
+    /// Adds a record that an output was built again and compared.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn record_check(&self, record: &CheckRecord) -> Result<(), RecordError> {
+        let statement = "INSERT INTO checks (derivation, output, first_nar_hash, second_nar_hash, identical, knobs,
+            checked_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let written = self.database.write("record a check", |transaction| {
+            transaction.prepare_cached(statement)?.execute(params![
+                record.derivation.base_name(),
+                record.output,
+                record.first_nar_hash.as_bytes(),
+                record.second_nar_hash.as_bytes(),
+                record.identical,
+                record.knobs,
+                record.checked_at,
+            ])?;
+            Ok(())
+        });
+        written.map_err(|source| RecordError {
+            derivation: record.derivation.clone(),
+            output: record.output.clone(),
+            source,
+        })
+    }
+
+    /// All checks of an output, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn checks(&self, derivation: &StorePath, output: &str) -> Result<Vec<CheckRecord>, QueryError> {
+        let statement = "SELECT first_nar_hash, second_nar_hash, identical, knobs, checked_at
+            FROM checks WHERE derivation = ?1 AND output = ?2 ORDER BY id";
+        Ok(self.database.read("look up checks", |connection| {
+            rows(connection, statement, derivation, output, |row| {
+                Ok(CheckRecord {
+                    derivation: derivation.clone(),
+                    output: output.to_owned(),
+                    first_nar_hash: Sha256Digest::from_bytes(row.get(0)?),
+                    second_nar_hash: Sha256Digest::from_bytes(row.get(1)?),
+                    identical: row.get(2)?,
+                    knobs: row.get(3)?,
+                    checked_at: row.get(4)?,
+                })
+            })
+        })?)
+    }
+
+    /// The newest check of an output, if that found no difference.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn proof(&self, derivation: &StorePath, output: &str) -> Result<Option<CheckRecord>, QueryError> {
+        Ok(self.checks(derivation, output)?.pop().filter(|newest| newest.identical))
+    }
+}
+
+fn rows<T>(
+    connection: &Connection,
+    statement: &str,
+    derivation: &StorePath,
+    output: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare_cached(statement)?.query_map([derivation.base_name(), output], read)?.collect()
+}
+
+struct RealisationRow {
+    path: String,
+    nar_hash: Option<[u8; 32]>,
+    engine: String,
+    started_at: i64,
+    duration_milliseconds: i64,
+    log: Option<String>,
+    verdict: String,
+}
+
+impl RealisationRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            path: row.get("path")?,
+            nar_hash: row.get("nar_hash")?,
+            engine: row.get("engine")?,
+            started_at: row.get("started_at")?,
+            duration_milliseconds: row.get("duration_milliseconds")?,
+            log: row.get("log")?,
+            verdict: row.get("verdict")?,
+        })
+    }
+
+    fn parse(self, derivation: &StorePath, output: &str) -> Result<RealisationRecord, DatabaseError> {
+        let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.name() == self.verdict);
+        Ok(RealisationRecord {
+            derivation: derivation.clone(),
+            output: output.to_owned(),
+            path: parse_path(&self.path)?,
+            nar_hash: self.nar_hash.map(Sha256Digest::from_bytes),
+            engine: self.engine,
+            started_at: self.started_at,
+            duration_milliseconds: u64::try_from(self.duration_milliseconds)
+                .map_err(|_| invalid("duration", self.duration_milliseconds))?,
+            log: self.log,
+            verdict: verdict.ok_or_else(|| invalid("verdict", self.verdict))?,
+        })
+    }
+}
