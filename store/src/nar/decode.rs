@@ -440,6 +440,69 @@ mod tests {
         }
     }
 
+    /// Decodes an archive of these words after the magic one.
+    fn decode_words(words: &[&str]) -> Result<u64, DecodeError> {
+        let mut archive = Vec::new();
+        for word in [&["nix-archive-1"], words].concat() {
+            archive.extend_from_slice(&(word.len() as u64).to_le_bytes());
+            archive.extend_from_slice(word.as_bytes());
+            archive.resize(archive.len().next_multiple_of(8), 0);
+        }
+        Decoder::new(&archive[..]).finish()
+    }
+
+    #[test]
+    fn only_one_archive_of_a_tree_is_accepted() {
+        const FILE: [&str; 6] = ["(", "type", "regular", "contents", "x", ")"];
+        let directory = |names: &[&'static str]| {
+            let mut words = vec!["(", "type", "directory"];
+            for name in names {
+                words.extend(["entry", "(", "name", name, "node"].into_iter().chain(FILE).chain([")"]));
+            }
+            words.push(")");
+            decode_words(&words)
+        };
+        assert!(directory(&[]).is_ok() && directory(&["A", "a", "a-b", "a.b", "ab"]).is_ok());
+        for names in [&["a", "a"][..], &["b", "a"], &["a.b", "a-b"], &["a", "B"]] {
+            assert!(matches!(directory(names), Err(DecodeError::Order { .. })), "{names:?}");
+        }
+        for name in ["", ".", "..", "a/b", "a\0b"] {
+            assert!(matches!(directory(&[name]), Err(DecodeError::Name { .. })), "{name:?}");
+        }
+        let long = "n".repeat(256);
+        let words = [&["(", "type", "directory", "entry", "(", "name", &long, "node"][..], &FILE, &[")", ")"]].concat();
+        assert!(matches!(decode_words(&words), Err(DecodeError::Length { what: "file name", length: 256, .. })));
+        assert!(decode_words(&["(", "type", "regular", "executable", "", "contents", "x", ")"]).is_ok());
+        for words in [
+            &["(", "type", "regular", ")"][..],
+            &["(", "type", "regular", "contents", "x", "executable", "", ")"],
+            &["(", "type", "regular", "executable", "1", "contents", "x", ")"],
+            &["(", "type", "regular", "contents", "x", "contents", "x", ")"],
+            &["(", "type", "directory", "entry", "(", "node", "(", "type", "directory", ")", "name", "a", ")", ")"],
+            &["(", "type", "symlink", ")"],
+            &["(", "type", "fifo", ")"],
+            &["(", "type", "a word that is much too long", ")"],
+        ] {
+            assert!(matches!(decode_words(words), Err(DecodeError::Token { .. })), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing() {
+        for words in [&["(", "type", "symlink", "target"][..], &["(", "type", "regular", "contents"]] {
+            let mut archive = Vec::new();
+            for word in [&["nix-archive-1"], words].concat() {
+                archive.extend_from_slice(&(word.len() as u64).to_le_bytes());
+                archive.extend_from_slice(word.as_bytes());
+                archive.resize(archive.len().next_multiple_of(8), 0);
+            }
+            archive.extend_from_slice(&u64::MAX.to_le_bytes());
+            archive.extend_from_slice(b"short");
+            let outcome = Decoder::new(&archive[..]).finish();
+            assert!(matches!(outcome, Err(DecodeError::Length { .. } | DecodeError::Truncated { .. })), "{outcome:?}");
+        }
+    }
+
     #[test]
     fn bytes_after_the_archive_are_an_error_but_are_not_read_over() {
         let mut archive = sample();
