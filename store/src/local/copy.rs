@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -183,9 +183,8 @@ impl<W: Write> Copier<'_, W> {
             .and_then(|()| self.nar.end_directory().map_err(Trouble::Unhashed))
             .map_err(|trouble| trouble.at(walk.source.path()))?;
         let path = walk.source.path();
-        walk.source.pop().map_err(|source| moved(source, &path))?;
-        walk.target.pop().map_err(|source| moved(source, &path))?;
-        Ok(())
+        let left = walk.source.pop().and_then(|()| walk.target.pop());
+        Ok(left.map_err(|source| FileError::new("leave", path, source))?)
     }
 
     fn copy_node(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, node: &Node) -> Result<Copied, Trouble> {
@@ -328,13 +327,6 @@ impl Trouble {
             Self::Failed(action, source) => FileError::new(action, path, source).into(),
             Self::Unhashed(source) => StageError::Archive { path, source },
         }
-    }
-}
-
-fn moved(source: Errno, path: &Path) -> StageError {
-    match source {
-        Errno::STALE => StageError::Changed { path: path.to_owned() },
-        other => FileError::new("leave", path, other).into(),
     }
 }
 

@@ -103,3 +103,56 @@ fn delete_rows(transaction: &Transaction<'_>, paths: &BTreeSet<&StorePath>) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make and look at files")]
+
+    use std::fs;
+
+    use super::super::fixture::{Home, file, path, register, stage};
+    use super::super::register::Registration;
+
+    #[test]
+    fn what_is_referred_to_stays_until_its_referrers_go() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b, c) = (path(1, "a"), path(2, "b"), path(3, "c"));
+        register(&store, file(&store, &a, "a", &[&a]));
+        register(&store, file(&store, &b, "b", &[&a]));
+        register(&store, file(&store, &c, "c", &[]));
+        let error = store.delete(&[c.clone(), a.clone()]).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{a}` cannot be deleted, because `{b}` refers to it"));
+        assert_eq!(store.all_paths().unwrap().len(), 3);
+        store.delete(&[a.clone(), b]).unwrap();
+        assert_eq!(store.all_paths().unwrap(), [c].into());
+        assert!(!store.physical_path(&a).exists());
+        assert!(home.staged_names().is_empty());
+        assert!(store.verify().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_cycle_is_deleted_as_a_whole() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b) = (path(1, "a"), path(2, "b"));
+        store.register(vec![file(&store, &a, "a", &[&b]), file(&store, &b, "b", &[&a])]).unwrap();
+        store.delete(std::slice::from_ref(&a)).unwrap_err();
+        store.delete(&[a, b]).unwrap();
+        assert!(store.all_paths().unwrap().is_empty());
+    }
+
+    #[test]
+    fn trees_and_leftovers_go_and_unknown_paths_are_no_error() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(tree.join("a/b/c"), "").unwrap();
+        let staged = stage(&store, &tree).unwrap();
+        register(&store, Registration { staged, ..file(&store, &path(1, "tree"), "", &[]) });
+        fs::write(store.physical_path(&path(2, "leftover")), "").unwrap();
+        store.delete(&[path(1, "tree"), path(2, "leftover"), path(3, "unknown")]).unwrap();
+        assert_eq!(fs::read_dir(home.path().join("store")).unwrap().count(), 0);
+    }
+}

@@ -160,3 +160,60 @@ impl LocalStore {
         self.path_info(path)?.ok_or_else(|| MaterialiseError::Unknown { path: path.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Home, file, path, register};
+    use super::*;
+
+    fn row(store: &LocalStore, name: &str, aterm: &str, references: &[&StorePath]) -> DerivationRow {
+        let references: BTreeSet<_> = references.iter().map(|path| (*path).clone()).collect();
+        let path = store.store_dir().text_path(name, aterm.as_bytes(), &references).unwrap();
+        DerivationRow { path, aterm: aterm.into(), references }
+    }
+
+    #[test]
+    fn derivations_are_kept_once_and_read_back() {
+        let home = Home::new();
+        let store = home.open();
+        let a = row(&store, "a.drv", "Derive(a)", &[]);
+        let b = row(&store, "b.drv", "Derive(b)", &[&a.path, &path(1, "source")]);
+        store.add_derivations(&[b.clone(), a.clone(), a.clone()]).unwrap();
+        store.add_derivations(std::slice::from_ref(&a)).unwrap();
+        assert_eq!(home.open().derivation(&a.path).unwrap().as_deref(), Some(&a.aterm[..]));
+        assert_eq!(store.derivation_row(&b.path).unwrap(), Some(b.clone()));
+        assert_eq!(store.all_derivations().unwrap(), [a.path, b.path].into());
+        assert_eq!(store.derivation(&path(1, "c.drv")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_path_that_is_not_that_of_the_bytes_is_refused() {
+        let home = Home::new();
+        let store = home.open();
+        let good = row(&store, "a.drv", "Derive(a)", &[]);
+        let bad = DerivationRow { aterm: b"Derive(b)".to_vec(), ..good.clone() };
+        let error = store.add_derivations(&[row(&store, "c.drv", "Derive(c)", &[]), bad]).unwrap_err();
+        assert!(matches!(&error, AddDerivationsError::WrongPath { path } if *path == good.path), "{error}");
+        assert!(store.all_derivations().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_derivation_becomes_an_object_with_all_it_needs() {
+        let home = Home::new();
+        let store = home.open();
+        let source = path(1, "source");
+        let a = row(&store, "a.drv", "Derive(a)", &[]);
+        let b = row(&store, "b.drv", "Derive(b)", &[&a.path, &source]);
+        let c = row(&store, "c.drv", "Derive(c)", &[&a.path, &b.path]);
+        store.add_derivations(&[a.clone(), b.clone(), c.clone()]).unwrap();
+        let error = store.materialise_derivation(&c.path).unwrap_err();
+        assert!(matches!(error, MaterialiseError::Register(RegisterError::MissingReference { .. })), "{error}");
+        register(&store, file(&store, &source, "source", &[]));
+        let info = store.materialise_derivation(&c.path).unwrap();
+        assert_eq!(info.references, c.references);
+        assert_eq!(store.materialise_derivation(&c.path).unwrap(), info);
+        assert_eq!(store.closure(&[c.path]).unwrap(), [info.path, a.path, b.path, source].into());
+        let unknown = store.materialise_derivation(&path(2, "x.drv")).unwrap_err();
+        assert!(matches!(unknown, MaterialiseError::Unknown { .. }), "{unknown}");
+    }
+}

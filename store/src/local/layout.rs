@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::descent::{DIRECTORY_FLAGS, entries};
+use super::descent::entries;
 use super::failure::FileError;
 use super::lock::{LockDirectory, Patience, lock_file};
 use super::remove::remove_tree;
+use crate::nar::DIRECTORY;
 
 /// The directories of a store's home.
 const DIRECTORIES: [&str; 7] = ["store", "db", "log", "tmp", "locks", "locks/objects", "downloads"];
@@ -37,10 +38,10 @@ impl Layout {
     /// Opens the directories under `home`, making those that are missing.
     pub(super) fn open(home: &Path) -> Result<Self, FileError> {
         let home = std::path::absolute(home).map_err(|source| FileError::new("find", home, source))?;
-        let root = match rustix::fs::open(&home, DIRECTORY_FLAGS - OFlags::NOFOLLOW, Mode::empty()) {
+        let root = match rustix::fs::open(&home, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()) {
             Err(Errno::NOENT) => {
                 create_directories(&home)?;
-                rustix::fs::open(&home, DIRECTORY_FLAGS - OFlags::NOFOLLOW, Mode::empty())
+                rustix::fs::open(&home, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
             }
             other => other,
         }
@@ -52,7 +53,7 @@ impl Layout {
             }
         }
         let open = |name: &str| {
-            rustix::fs::openat(&root, name, DIRECTORY_FLAGS, Mode::empty())
+            rustix::fs::openat(&root, name, DIRECTORY, Mode::empty())
                 .map_err(|source| FileError::new("open", home.join(name), source))
         };
         let lock_directory = |name| Ok(Arc::new(LockDirectory { fd: open(name)?, path: home.join(name) }));
@@ -78,7 +79,7 @@ impl Layout {
                 Err(Errno::EXIST) => continue,
                 other => other.map_err(fail)?,
             }
-            let fd = rustix::fs::openat(&self.temporary, &name, DIRECTORY_FLAGS, Mode::empty()).map_err(fail)?;
+            let fd = rustix::fs::openat(&self.temporary, &name, DIRECTORY, Mode::empty()).map_err(fail)?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
             // All bits are asked for: those missing afterwards are what this process's mask takes away.
             let lock = rustix::fs::openat(&fd, SESSION_LOCK, flags, Mode::from_raw_mode(0o777)).map_err(fail)?;
@@ -119,7 +120,7 @@ impl Layout {
 
     /// Takes over a staging directory whose process is dead: `None` if it lives, else the lock, if there is one.
     fn bury(&self, name: &OsStr) -> Option<Option<OwnedFd>> {
-        let Ok(directory) = rustix::fs::openat(&self.temporary, name, DIRECTORY_FLAGS, Mode::empty()) else {
+        let Ok(directory) = rustix::fs::openat(&self.temporary, name, DIRECTORY, Mode::empty()) else {
             return Some(None);
         };
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -134,7 +135,7 @@ impl Layout {
 
     /// Locks the directory of staging directories, by a descriptor of its own, so that dropping it unlocks.
     fn reopen_temporary(&self, operation: FlockOperation) -> rustix::io::Result<OwnedFd> {
-        let fd = rustix::fs::openat(&self.temporary, ".", DIRECTORY_FLAGS, Mode::empty())?;
+        let fd = rustix::fs::openat(&self.temporary, ".", DIRECTORY, Mode::empty())?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation))?;
         Ok(fd)
     }

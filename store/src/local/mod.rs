@@ -19,6 +19,8 @@ mod layout;
 mod lock;
 mod logs;
 mod make_address;
+#[cfg(test)]
+mod processes;
 mod query;
 mod realisations;
 mod register;

@@ -308,3 +308,85 @@ impl RealisationRow {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Home, file, path, register};
+    use super::*;
+
+    fn record(derivation: &StorePath, path: &StorePath, verdict: Verdict) -> RealisationRecord {
+        RealisationRecord {
+            derivation: derivation.clone(),
+            output: "out".into(),
+            path: path.clone(),
+            nar_hash: Some(Sha256Digest::of(path.base_name().as_bytes())),
+            engine: "embedded".into(),
+            started_at: 1_700_000_000,
+            duration_milliseconds: 1234,
+            log: Some("log".into()),
+            verdict,
+        }
+    }
+
+    #[test]
+    fn several_builds_are_several_records_and_the_first_that_is_there_counts() {
+        let home = Home::new();
+        let store = home.open();
+        let (drv, first, second, third) = (path(1, "a.drv"), path(2, "a"), path(3, "a"), path(4, "a"));
+        let records = [
+            record(&drv, &first, Verdict::First),
+            record(&drv, &second, Verdict::Different),
+            record(&drv, &third, Verdict::Identical),
+        ];
+        store.record_realisations(&records[..2]).unwrap();
+        store.record_realisation(&records[2]).unwrap();
+        assert_eq!(store.realisation(&drv, "out").unwrap(), None, "none of the objects is there");
+        for path in [&second, &first, &third] {
+            register(&store, file(&store, path, path.base_name(), &[]));
+        }
+        let store = home.open();
+        assert_eq!(store.provenance(&drv, "out").unwrap(), records);
+        assert_eq!(store.realisation(&drv, "out").unwrap(), Some(first.clone()));
+        store.delete(std::slice::from_ref(&first)).unwrap();
+        assert_eq!(store.realisation(&drv, "out").unwrap(), Some(third.clone()));
+        store.delete(&[third]).unwrap();
+        assert_eq!(store.realisation(&drv, "out").unwrap(), Some(second));
+        assert_eq!(store.provenance(&drv, "out").unwrap(), records, "records outlive objects");
+        assert_eq!(store.realised_as(&first).unwrap(), [(drv, "out".into())].into());
+    }
+
+    #[test]
+    fn many_outputs_are_looked_up_at_once_in_order() {
+        let home = Home::new();
+        let store = home.open();
+        let (drv, object) = (path(1, "a.drv"), path(2, "a"));
+        register(&store, file(&store, &object, "", &[]));
+        store.record_realisation(&record(&drv, &object, Verdict::First)).unwrap();
+        let asked = [(drv.clone(), "dev".into()), (drv.clone(), "out".into()), (path(9, "b.drv"), "out".into())];
+        assert_eq!(store.realisations(&asked).unwrap(), [None, Some(object), None]);
+        assert!(store.realisations(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_newest_check_is_the_proof_if_it_found_no_difference() {
+        let home = Home::new();
+        let store = home.open();
+        let drv = path(1, "a.drv");
+        let check = |identical, checked_at| CheckRecord {
+            derivation: drv.clone(),
+            output: "out".into(),
+            first_nar_hash: Sha256Digest::of(b"1"),
+            second_nar_hash: Sha256Digest::of(if identical { b"1" } else { b"2" }),
+            identical,
+            knobs: "{}".into(),
+            checked_at,
+        };
+        assert_eq!(store.proof(&drv, "out").unwrap(), None);
+        store.record_check(&check(true, 1)).unwrap();
+        assert_eq!(store.proof(&drv, "out").unwrap(), Some(check(true, 1)));
+        store.record_check(&check(false, 2)).unwrap();
+        assert_eq!(store.proof(&drv, "out").unwrap(), None);
+        assert_eq!(store.checks(&drv, "out").unwrap(), [check(true, 1), check(false, 2)]);
+        assert_eq!(store.proof(&drv, "dev").unwrap(), None);
+    }
+}

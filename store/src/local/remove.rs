@@ -30,13 +30,12 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Fi
             continue;
         }
         let emptied: OsString = walk.name().expect("entered by a name").to_owned();
-        let fail = |walk: &Descent, source| FileError::new("remove", walk.path_of(&emptied), source);
-        walk.pop().map_err(|source| fail(&walk, source))?;
+        walk.pop().map_err(|source| FileError::new("leave", &emptied, source))?;
         pending.pop();
         let above = walk.fd().unwrap_or(parent);
         match rustix::fs::unlinkat(above, &emptied, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(source) => return Err(fail(&walk, source)),
+            Err(source) => return Err(FileError::new("remove", walk.path_of(&emptied), source)),
         }
     }
     Ok(())

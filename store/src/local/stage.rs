@@ -12,12 +12,12 @@ use rustix::fs::{Mode, OFlags};
 
 use super::LocalStore;
 use super::copy::{Access, Kind, Manner, StageError, copy_tree, set_times};
-use super::descent::DIRECTORY_FLAGS;
 use super::failure::FileError;
 use super::layout::Session;
 use super::remove::remove_tree;
 use super::rewrite::Rewriter;
 use crate::hash::{Sha256Digest, Sha256Hasher};
+use crate::nar::DIRECTORY;
 use crate::path::StorePath;
 use crate::reference_scan::{ReferenceScanner, Tee};
 
@@ -129,7 +129,7 @@ impl LocalStore {
             // `/` or a path that ends in `..`.
             _ => (path, OsStr::new(".")),
         };
-        let directory = rustix::fs::open(parent, DIRECTORY_FLAGS - OFlags::NOFOLLOW, Mode::empty())
+        let directory = rustix::fs::open(parent, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
             .map_err(|source| FileError::new("open", parent, source))?;
         let nothing = BTreeSet::new();
         self.stage_copy((directory.as_fd(), name), Access::AsTheyAre, &Rewriter::default(), &nothing, None)
@@ -218,4 +218,196 @@ fn write_file(place: &Place, content: &mut dyn Read, executable: bool) -> io::Re
     rustix::fs::fchmod(&file, Mode::from_raw_mode(if executable { 0o555 } else { 0o444 }))?;
     set_times(file.as_fd())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make and look at files")]
+
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{FileType, makedev, mkfifoat, mknodat};
+
+    use super::super::fixture::{Home, path, stage};
+    use super::*;
+
+    #[test]
+    fn special_files_are_refused_by_name() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir_all(tree.join("dev")).unwrap();
+        let directory = File::open(tree.join("dev")).unwrap();
+        let check = |name: &str, expected: &str| {
+            let error = stage(&store, &tree).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("`tree/dev/{name}` is a {expected}, which a store object cannot hold")
+            );
+            fs::remove_file(tree.join("dev").join(name)).unwrap();
+        };
+        mkfifoat(&directory, "pipe", Mode::RWXU).unwrap();
+        check("pipe", "named pipe");
+        // A socket's address may not be longer than 107 bytes.
+        let socket = format!("/proc/self/fd/{}/socket", std::os::fd::AsRawFd::as_raw_fd(&directory));
+        let _listener = UnixListener::bind(socket).unwrap();
+        check("socket", "socket");
+        if mknodat(&directory, "null", FileType::CharacterDevice, Mode::RWXU, makedev(1, 3)).is_ok() {
+            check("null", "character device");
+        }
+        if mknodat(&directory, "loop", FileType::BlockDevice, Mode::RWXU, makedev(7, 0)).is_ok() {
+            check("loop", "block device");
+        }
+        assert!(home.staged_names().is_empty(), "a refused tree leaves nothing");
+    }
+
+    #[test]
+    fn links_are_copied_as_links_even_at_the_root() {
+        let home = Home::new();
+        let store = home.open();
+        let sources = home.sources();
+        fs::create_dir(sources.join("directory")).unwrap();
+        symlink("directory", sources.join("link")).unwrap();
+        symlink("/etc/passwd", sources.join("directory/absolute")).unwrap();
+        assert_eq!(stage(&store, &sources.join("link")).unwrap().kind(), Kind::Symlink);
+        assert_eq!(store.stage_from_path(&sources.join("link")).unwrap().kind(), Kind::Symlink);
+        let staged = stage(&store, &sources.join("directory")).unwrap();
+        assert_eq!(fs::read_link(staged.path().join("absolute")).unwrap(), Path::new("/etc/passwd"));
+    }
+
+    #[test]
+    fn any_name_and_any_mode_are_copied() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir(&tree).unwrap();
+        for name in [&b"\xff\xfe"[..], b"line\nbreak", b"-rf", b"...", b"quote\"", &[b'n'; 255]] {
+            fs::write(tree.join(OsStr::from_bytes(name)), name).unwrap();
+        }
+        let expected = crate::nar::nar_hash(&tree).unwrap();
+        for mode in [0o000, 0o6700, 0o2055, 0o1777, 0o444] {
+            fs::set_permissions(tree.join("-rf"), fs::Permissions::from_mode(mode)).unwrap();
+            let staged = stage(&store, &tree).unwrap();
+            let copy = fs::symlink_metadata(staged.path().join("-rf")).unwrap().mode();
+            assert_eq!(copy & 0o7777, if mode & 0o100 == 0 { 0o444 } else { 0o555 });
+            assert_eq!(staged.nar_hash() == expected.sha256, mode & 0o100 == 0);
+        }
+    }
+
+    #[test]
+    fn hard_links_become_files_of_their_own() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("a"), "shared").unwrap();
+        fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+        let staged = stage(&store, &tree).unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(fs::metadata(staged.path().join(name)).unwrap().nlink(), 1);
+        }
+    }
+
+    #[test]
+    fn a_deep_tree_is_copied_and_removed() {
+        let home = Home::new();
+        let store = home.open();
+        let mut here = rustix::fs::open(home.sources(), DIRECTORY, Mode::empty()).unwrap();
+        for name in std::iter::once("tree").chain(std::iter::repeat_n("d", 1500)) {
+            rustix::fs::mkdirat(&here, name, Mode::RWXU).unwrap();
+            here = rustix::fs::openat(&here, name, DIRECTORY, Mode::empty()).unwrap();
+        }
+        let staged = stage(&store, &home.sources().join("tree")).unwrap();
+        let (directory, name) = staged.place();
+        assert_eq!(crate::nar::nar_hash_at(directory, name).unwrap().sha256, staged.nar_hash());
+        drop(staged);
+        assert!(home.staged_names().is_empty());
+    }
+
+    #[test]
+    fn files_of_all_sizes_around_the_chunk_are_copied() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir(&tree).unwrap();
+        for size in [0, 1, 7, 8, 9, 262_143, 262_144, 262_145, 1_000_000] {
+            fs::write(tree.join(size.to_string()), vec![b'x'; size]).unwrap();
+        }
+        let expected = crate::nar::nar_hash(&tree).unwrap();
+        let staged = stage(&store, &tree).unwrap();
+        assert_eq!((staged.nar_hash(), staged.nar_size()), (expected.sha256, expected.size));
+        assert_eq!(crate::nar::nar_hash(&staged.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn references_are_found_in_contents_names_and_links() {
+        let home = Home::new();
+        let store = home.open();
+        let [content, name, link, absent, own] = [1, 2, 3, 4, 5].map(|digit| path(digit, "p"));
+        let tree = home.sources().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join(name.hash_part()), format!("..{content}..")).unwrap();
+        symlink(format!("/nix/store/{link}"), tree.join("link")).unwrap();
+        let candidates = [&content, &name, &link, &absent].map(Clone::clone).into();
+        let parent = File::open(home.sources()).unwrap();
+        let stage = || store.stage_from_fd(parent.as_fd(), OsStr::new("tree"), &candidates, Some(&own)).unwrap();
+        assert_eq!(*stage().references(), [content, name, link].into());
+        assert!(!stage().self_reference());
+        fs::write(tree.join("self"), own.hash_part()).unwrap();
+        assert!(stage().self_reference() && !stage().references().contains(&own));
+    }
+
+    /// Directories and links change places while the tree is copied: the copy fails or is of one or the other, and
+    /// nothing outside the tree is ever read.
+    #[test]
+    fn swapping_a_directory_for_a_link_leads_nowhere() {
+        let home = Home::new();
+        let store = home.open();
+        let sources = home.sources();
+        fs::create_dir_all(sources.join("secret")).unwrap();
+        fs::write(sources.join("secret/file"), "secret").unwrap();
+        let tree = sources.join("tree");
+        fs::create_dir_all(tree.join("d")).unwrap();
+        fs::write(tree.join("d/file"), "public").unwrap();
+        symlink("../secret", tree.join("l")).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let directory = File::open(&tree).unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(&directory, "d", &directory, "l", flags).unwrap();
+                }
+            });
+            for _ in 0..500 {
+                let Ok(staged) = stage(&store, &tree) else { continue };
+                for name in ["d", "l"] {
+                    let copy = staged.path().join(name);
+                    if fs::symlink_metadata(&copy).unwrap().is_dir() {
+                        assert_eq!(fs::read_to_string(copy.join("file")).unwrap(), "public");
+                    }
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_names_it() {
+        let home = Home::new();
+        let store = home.open();
+        let error = store.stage_from_path(&home.sources().join("nothing")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot look at `nothing`");
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("no more"))
+            }
+        }
+        store.stage_file(&mut Failing, false).unwrap_err();
+        assert!(home.staged_names().is_empty());
+    }
 }

@@ -132,3 +132,40 @@ impl LocalStore {
         Ok(names.filter(|name| !known.contains(name.as_str())).map(|name| Finding::Unregistered { name }).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make and look at files")]
+
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::fixture::{Home, file, path, register};
+
+    #[test]
+    fn whole_objects_are_noted_and_the_others_are_findings() {
+        let home = Home::new();
+        let store = home.open();
+        let paths = [1, 2, 3, 4].map(|digit| path(digit, "p"));
+        for path in &paths {
+            register(&store, file(&store, path, "content", &[]));
+        }
+        assert!(store.verify().unwrap().is_empty());
+        let changed = store.physical_path(&paths[0]);
+        fs::set_permissions(&changed, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&changed, "c0ntent").unwrap();
+        fs::remove_file(store.physical_path(&paths[1])).unwrap();
+        fs::write(home.path().join("store/stray"), "").unwrap();
+        let findings: Vec<String> = store.verify().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(findings.len(), 3);
+        assert!(findings[0].starts_with(&format!("`{}` was changed", paths[0])), "{findings:?}");
+        assert_eq!(findings[1..], [format!("`{}` is missing", paths[1]), "`stray` is not registered".to_owned()]);
+        let verified: i64 = store
+            .database
+            .read("count", |c| {
+                c.query_row("SELECT count(*) FROM objects WHERE verified_at IS NOT NULL", [], |row| row.get(0))
+            })
+            .unwrap();
+        assert_eq!(verified, 4, "the first verification noted all of them");
+    }
+}
