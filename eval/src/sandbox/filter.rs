@@ -1,0 +1,389 @@
+//! The system-call filters of a build, as programs for the kernel's classic BPF machine. Pure.
+//!
+//! The static filter is a list of what a build may not do; everything else is allowed, and the kernel caches that for
+//! the calls whose arguments the filter does not look at. Dangers it answers, and why a namespace does not: see the
+//! comments at each group.
+
+/// One BPF instruction, in the layout of the kernel's `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Instruction {
+    code: u16,
+    jump_true: u8,
+    jump_false: u8,
+    operand: u32,
+}
+
+const LOAD: u16 = 0x20;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_AT_LEAST: u16 = 0x35;
+const JUMP_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+const ALLOW: u32 = 0x7fff_0000;
+const REFUSE: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
+
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = 0xc000_00b7;
+
+/// Offset of the low half of an argument; both architectures are little-endian.
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+const fn instruction(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {
+    Instruction { code, jump_true, jump_false, operand }
+}
+
+/// A program under construction. Every rule leaves the number of the call in the accumulator.
+struct Assembler(Vec<Instruction>);
+
+impl Assembler {
+    /// Starts with what every filter needs: calls of other architectures have other numbers, so they are refused.
+    fn new() -> Self {
+        let mut program = Self(vec![
+            instruction(LOAD, 0, 0, ARCHITECTURE),
+            instruction(JUMP_EQUAL, 1, 0, NATIVE),
+            instruction(RETURN, 0, 0, refuse(libc::ENOSYS)),
+            instruction(LOAD, 0, 0, NUMBER),
+        ]);
+        // The x32 calls share the architecture of x86_64 and have this bit set.
+        program.0.push(instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000));
+        program.0.push(instruction(RETURN, 0, 0, refuse(libc::ENOSYS)));
+        program
+    }
+
+    fn always(&mut self, number: libc::c_long, result: u32) {
+        self.0.push(instruction(JUMP_EQUAL, 0, 1, nr(number)));
+        self.0.push(instruction(RETURN, 0, 0, result));
+    }
+
+    /// `result` if an argument has any of these bits.
+    fn if_bits(&mut self, number: libc::c_long, index: u32, bits: u32, result: u32) {
+        self.0.push(instruction(JUMP_EQUAL, 0, 4, nr(number)));
+        self.0.push(instruction(LOAD, 0, 0, argument(index)));
+        self.0.push(instruction(JUMP_ANY_BIT, 0, 1, bits));
+        self.0.push(instruction(RETURN, 0, 0, result));
+        self.0.push(instruction(LOAD, 0, 0, NUMBER));
+    }
+
+    /// `result` if two arguments each have any of their bits.
+    fn if_both(&mut self, number: libc::c_long, first: (u32, u32), second: (u32, u32), result: u32) {
+        self.0.push(instruction(JUMP_EQUAL, 0, 6, nr(number)));
+        self.0.push(instruction(LOAD, 0, 0, argument(first.0)));
+        self.0.push(instruction(JUMP_ANY_BIT, 0, 3, first.1));
+        self.0.push(instruction(LOAD, 0, 0, argument(second.0)));
+        self.0.push(instruction(JUMP_ANY_BIT, 0, 1, second.1));
+        self.0.push(instruction(RETURN, 0, 0, result));
+        self.0.push(instruction(LOAD, 0, 0, NUMBER));
+    }
+
+    /// `result` if an argument is one of these values.
+    fn if_one_of(&mut self, number: libc::c_long, index: u32, values: &[u32], result: u32) {
+        let count = small(values.len());
+        self.0.push(instruction(JUMP_EQUAL, 0, count + 3, nr(number)));
+        self.0.push(instruction(LOAD, 0, 0, argument(index)));
+        for (done, value) in (0..count).zip(values) {
+            let last = done + 1 == count;
+            self.0.push(instruction(JUMP_EQUAL, count - done - 1, u8::from(last), *value));
+        }
+        self.0.push(instruction(RETURN, 0, 0, result));
+        self.0.push(instruction(LOAD, 0, 0, NUMBER));
+    }
+
+    /// `result` unless an argument is one of these values.
+    fn unless_one_of(&mut self, number: libc::c_long, index: u32, values: &[u32], result: u32) {
+        let count = small(values.len());
+        self.0.push(instruction(JUMP_EQUAL, 0, count + 3, nr(number)));
+        self.0.push(instruction(LOAD, 0, 0, argument(index)));
+        for (done, value) in (0..count).zip(values) {
+            self.0.push(instruction(JUMP_EQUAL, count - done, 0, *value));
+        }
+        self.0.push(instruction(RETURN, 0, 0, result));
+        self.0.push(instruction(LOAD, 0, 0, NUMBER));
+    }
+
+    fn finish(mut self) -> Vec<Instruction> {
+        self.0.push(instruction(RETURN, 0, 0, ALLOW));
+        self.0
+    }
+}
+
+fn small(count: usize) -> u8 {
+    u8::try_from(count).expect("lists in this module are short")
+}
+
+fn nr(number: libc::c_long) -> u32 {
+    u32::try_from(number).expect("system call numbers are small and positive")
+}
+
+fn refuse(errno: i32) -> u32 {
+    REFUSE | errno.unsigned_abs()
+}
+
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE) as u32 & !(libc::O_DIRECTORY as u32);
+const NEW_NAMESPACES: u32 = 0x7e02_0000;
+/// Calls newer than the libc crate, by the number they have on every architecture.
+const STATMOUNT: libc::c_long = 457;
+const LISTMOUNT: libc::c_long = 458;
+const SETXATTRAT: libc::c_long = 463;
+const REMOVEXATTRAT: libc::c_long = 466;
+const OPEN_TREE_ATTR: libc::c_long = 467;
+const FCHMODAT2: libc::c_long = 452;
+
+/// Calls that a build gets "operation not permitted" for.
+const FORBIDDEN: &[libc::c_long] = &[
+    // Mounts: the build's view is fixed.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    // Other namespaces would give capabilities over their own kind, and much kernel surface with them.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // Keyrings are not namespaced by what we unshare; they outlive processes.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Other processes' memory and descriptors.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Kernel surface no build needs.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_memfd_secret,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+];
+
+/// Calls that do not exist for a build, so that libraries use their older forms.
+const ABSENT: &[libc::c_long] = &[
+    // io_uring does its work outside system-call filters: it would open sockets and set-id files for the build.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // Their flags lie behind pointers, which a filter cannot follow; `clone` and `openat` have them in registers.
+    libc::SYS_clone3,
+    libc::SYS_openat2,
+    // They tell about mounts, and so about host paths.
+    STATMOUNT,
+    LISTMOUNT,
+];
+
+/// Extended attributes are not part of a store object.
+const ATTRIBUTES: &[libc::c_long] = &[
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+];
+
+/// What no build may do.
+pub(super) fn static_filter() -> Vec<Instruction> {
+    let eperm = refuse(libc::EPERM);
+    let mut program = Assembler::new();
+    for number in FORBIDDEN {
+        program.always(*number, eperm);
+    }
+    for number in ABSENT {
+        program.always(*number, refuse(libc::ENOSYS));
+    }
+    for number in ATTRIBUTES {
+        program.always(*number, refuse(libc::ENOTSUP));
+    }
+    program.if_bits(libc::SYS_clone, 0, NEW_NAMESPACES, eperm);
+    forbid_set_id(&mut program, eperm);
+    // A network namespace stops neither vsock, which reaches the machine's host, nor the rarer families.
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
+    program.unless_one_of(libc::SYS_socket, 0, &families, refuse(libc::EAFNOSUPPORT));
+    // Typing into a terminal that someone else reads. The constants are TIOCSTI and TIOCLINUX.
+    program.if_one_of(libc::SYS_ioctl, 1, &[0x5412, 0x541c], eperm);
+    program.finish()
+}
+
+/// Set-id bits can be set by changing a mode, and also by creating a file with one.
+fn forbid_set_id(program: &mut Assembler, result: u32) {
+    program.if_bits(libc::SYS_fchmod, 1, SET_ID, result);
+    program.if_bits(libc::SYS_fchmodat, 2, SET_ID, result);
+    program.if_bits(FCHMODAT2, 2, SET_ID, result);
+    program.if_bits(libc::SYS_mknodat, 2, SET_ID, result);
+    program.if_both(libc::SYS_openat, (2, CREATES), (3, SET_ID), result);
+    #[cfg(target_arch = "x86_64")]
+    {
+        program.if_bits(libc::SYS_chmod, 1, SET_ID, result);
+        program.if_bits(libc::SYS_mknod, 1, SET_ID, result);
+        program.if_bits(libc::SYS_creat, 1, SET_ID, result);
+        program.if_both(libc::SYS_open, (1, CREATES), (2, SET_ID), result);
+    }
+}
+
+/// What init answers in the kernel's place: the wall clock, random numbers, and the start of a program.
+pub(super) fn notify_filter(clock: bool, random: bool) -> Vec<Instruction> {
+    let mut program = Assembler::new();
+    if clock {
+        let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI].map(i32::unsigned_abs);
+        program.if_one_of(libc::SYS_clock_gettime, 0, &wall, NOTIFY);
+        program.always(libc::SYS_gettimeofday, NOTIFY);
+        #[cfg(target_arch = "x86_64")]
+        program.always(libc::SYS_time, NOTIFY);
+        // Waits until a wall-clock time: they must end, though the kernel's wall clock is another one.
+        program.if_bits(libc::SYS_futex, 1, libc::FUTEX_CLOCK_REALTIME.unsigned_abs(), NOTIFY);
+        program.if_one_of(libc::SYS_clock_nanosleep, 0, &wall, NOTIFY);
+    }
+    if random {
+        program.always(libc::SYS_getrandom, NOTIFY);
+    }
+    // Every program sets its thread pointer once, early: glibc, musl and Go alike. ARCH_SET_FS is 0x1002.
+    #[cfg(target_arch = "x86_64")]
+    program.if_one_of(libc::SYS_arch_prctl, 0, &[0x1002], NOTIFY);
+    program.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program answers, computed by a machine written from the kernel's description of it.
+    fn run(program: &[Instruction], architecture: u32, number: libc::c_long, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(nr(number).to_le_bytes());
+        data.extend(architecture.to_le_bytes());
+        data.extend([0; 8]);
+        arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let Instruction { code, jump_true, jump_false, operand } = program[at];
+            at += 1;
+            let taken = match code {
+                LOAD => {
+                    let start = operand as usize;
+                    accumulator = u32::from_le_bytes(data[start..start + 4].try_into().unwrap());
+                    continue;
+                }
+                RETURN => return operand,
+                JUMP_EQUAL => accumulator == operand,
+                JUMP_AT_LEAST => accumulator >= operand,
+                JUMP_ANY_BIT => accumulator & operand != 0,
+                other => panic!("unknown instruction {other:#x}"),
+            };
+            at += usize::from(if taken { jump_true } else { jump_false });
+        }
+    }
+
+    fn check(number: libc::c_long, arguments: [u64; 6], expected: Option<i32>) {
+        let result = run(&static_filter(), NATIVE, number, arguments);
+        assert_eq!(result, expected.map_or(ALLOW, refuse), "call {number} with {arguments:x?}");
+    }
+
+    #[test]
+    fn ordinary_calls_pass() {
+        for number in [libc::SYS_read, libc::SYS_execve, libc::SYS_futex, libc::SYS_getrandom, libc::SYS_statx] {
+            check(number, [0; 6], None);
+        }
+        check(libc::SYS_clone, [0x3d_0f00, 0, 0, 0, 0, 0], None);
+        check(libc::SYS_openat, [0, 0, 0o101, 0o644, 0, 0], None);
+        // Without O_CREAT the mode is a register with any content.
+        check(libc::SYS_openat, [0, 0, u64::from(libc::O_DIRECTORY.unsigned_abs()), 0o4755, 0, 0], None);
+        check(libc::SYS_fchmodat, [0, 0, 0o1755, 0, 0, 0], None);
+        check(libc::SYS_ioctl, [0, 0x5413, 0, 0, 0, 0], None);
+    }
+
+    #[test]
+    fn forbidden_calls_fail() {
+        FORBIDDEN.iter().for_each(|number| check(*number, [0; 6], Some(libc::EPERM)));
+        ABSENT.iter().for_each(|number| check(*number, [0; 6], Some(libc::ENOSYS)));
+        ATTRIBUTES.iter().for_each(|number| check(*number, [0; 6], Some(libc::ENOTSUP)));
+        for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+            check(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0], Some(libc::EPERM));
+        }
+    }
+
+    #[test]
+    fn set_id_bits_cannot_be_made() {
+        for mode in [0o4755, 0o2755, 0o6000] {
+            check(libc::SYS_fchmod, [0, mode, 0, 0, 0, 0], Some(libc::EPERM));
+            check(libc::SYS_fchmodat, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
+            check(FCHMODAT2, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
+            check(libc::SYS_mknodat, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
+            for flags in [libc::O_CREAT, libc::O_TMPFILE] {
+                let flags = u64::from(flags.unsigned_abs());
+                check(libc::SYS_openat, [0, 0, flags, mode, 0, 0], Some(libc::EPERM));
+            }
+        }
+    }
+
+    #[test]
+    fn only_four_socket_families_exist() {
+        for family in 0..64_u64 {
+            let expected = (![1, 2, 10, 16].contains(&family)).then_some(libc::EAFNOSUPPORT);
+            check(libc::SYS_socket, [family, 1, 0, 0, 0, 0], expected);
+        }
+    }
+
+    #[test]
+    fn foreign_architectures_are_refused() {
+        let program = static_filter();
+        assert_eq!(run(&program, 0x4000_0003, libc::SYS_read, [0; 6]), refuse(libc::ENOSYS));
+        assert_eq!(run(&program, NATIVE, 0x4000_0000, [0; 6]), refuse(libc::ENOSYS));
+    }
+
+    #[test]
+    fn only_the_wall_clock_is_answered() {
+        let program = notify_filter(true, false);
+        for (clock, expected) in [(0, NOTIFY), (5, NOTIFY), (11, NOTIFY), (1, ALLOW), (7, ALLOW)] {
+            assert_eq!(run(&program, NATIVE, libc::SYS_clock_gettime, [clock, 0, 0, 0, 0, 0]), expected, "{clock}");
+        }
+        assert_eq!(run(&program, NATIVE, libc::SYS_getrandom, [0; 6]), ALLOW);
+        assert_eq!(run(&notify_filter(false, true), NATIVE, libc::SYS_getrandom, [0; 6]), NOTIFY);
+        assert_eq!(run(&program, NATIVE, libc::SYS_futex, [0, 0x109, 0, 1, 0, 0]), NOTIFY);
+        assert_eq!(run(&program, NATIVE, libc::SYS_futex, [0, 0x80, 0, 1, 0, 0]), ALLOW);
+    }
+}

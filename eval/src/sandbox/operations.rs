@@ -1,0 +1,499 @@
+//! From a spec to the operations that set its sandbox up. Pure.
+//!
+//! Paths inside the sandbox are relative to its root. Sources are opened first, while init still has the caller's
+//! identity; later operations name them by their number in that order.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{Builder, Bytes, Clock, Order, Root, Spec};
+
+/// User number of the build inside its sandbox.
+pub(super) const USER: u32 = 1000;
+/// Group number of the build inside its sandbox.
+pub(super) const GROUP: u32 = 100;
+/// Entry of the scratch file system that is shown as the store directory.
+pub(super) const SCRATCH_STORE: &str = "store";
+/// Entry of the scratch file system that is shown as `/build`.
+pub(super) const SCRATCH_BUILD: &str = "build";
+
+/// Everything the executor has to do for one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Done by the sandbox's init, in order.
+    pub prepare: Vec<Operation>,
+    /// Done by the builder's process, in order, before the builder gets control.
+    pub enter: Vec<Operation>,
+    /// What then runs.
+    pub program: Program,
+    /// System calls that init answers while the build runs.
+    pub supervision: Supervision,
+}
+
+/// What runs in the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A program file.
+    Exec {
+        /// Its path in the sandbox.
+        path: String,
+        /// Complete `argv`.
+        argv: Vec<Bytes>,
+        /// Complete environment, `KEY=value`, sorted.
+        env: Vec<Bytes>,
+    },
+    /// A function of this program.
+    Builtin {
+        /// Its name.
+        name: String,
+        /// Its environment.
+        env: Vec<(Bytes, Bytes)>,
+        /// The output it makes.
+        out: String,
+    },
+}
+
+/// System calls that init answers in the kernel's place. Ordinary builds have none, and then no supervisor either.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervision {
+    /// The wall clock starts here, in seconds after 1970.
+    pub clock: Option<i64>,
+    /// Random numbers are a function of this one.
+    pub random: Option<u64>,
+}
+
+impl Supervision {
+    /// Whether anything has to be answered.
+    pub fn is_needed(&self) -> bool {
+        self.clock.is_some() || self.random.is_some()
+    }
+}
+
+/// A resource limit that the executor knows how to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// Processes and threads of the build's user.
+    Processes,
+    /// Private writable memory of a process.
+    Data,
+    /// Size of core dumps.
+    Core,
+    /// Open files of a process.
+    Files,
+    /// Stack of a process.
+    Stack,
+    /// Size of one file.
+    FileSize,
+    /// CPU seconds of a process.
+    CpuTime,
+    /// Address space of a process.
+    AddressSpace,
+    /// Locked memory.
+    LockedMemory,
+    /// Bytes in message queues.
+    MessageQueues,
+    /// Queued signals.
+    PendingSignals,
+    /// Ceiling of the nice value.
+    Nice,
+    /// Ceiling of the real-time priority.
+    RealTimePriority,
+}
+
+/// One step of setting a sandbox up.
+#[expect(missing_docs, reason = "the sentence at each variant speaks of its fields")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Open a path of the host as the next source.
+    Open(PathBuf),
+    /// Take the build's user and group.
+    Become { user: u32, group: u32 },
+    /// Make the root: an empty file system of its own.
+    MountRoot { bytes: u64 },
+    /// Make the scratch file system, which holds everything the build writes.
+    MountScratch { bytes: u64, inodes: u64 },
+    /// Make a directory of the scratch file system.
+    ScratchDirectory { name: String, mode: u32 },
+    /// Write a file of the scratch file system.
+    ScratchFile { directory: String, name: String, content: Bytes },
+    /// Make a directory.
+    Directory { path: String, mode: u32 },
+    /// Write a file.
+    File { path: String, content: Bytes },
+    /// Make a symbolic link.
+    Symlink { path: String, target: String },
+    /// Show a scratch directory, writable.
+    ShowScratch { name: String, at: String },
+    /// Replace a directory source by a view of it whose directories list in the opposite order.
+    Reverse { source: usize },
+    /// Show a directory source as the root, read-only, entry by entry. Directories in `open` are made anew, so that
+    /// other things can exist in them; paths in `hidden` are left out.
+    ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String> },
+    /// Show a source, read-only.
+    ShowInput { source: usize, at: String },
+    /// Show a device of the host.
+    ShowDevice { source: usize, at: String },
+    /// Mount a fresh `/proc`.
+    MountProcesses { at: String },
+    /// Show a file of this content in place of one of `/proc`, if there is such a one.
+    Mask { path: String, content: Bytes },
+    /// Show only so many processors in `/proc`.
+    ShowProcessors { count: u32 },
+    /// Show deterministic bytes in place of the random devices.
+    ShowRandomBytes { seed: u64 },
+    /// Forbid writing below a path, whatever its owner.
+    MakeReadOnly { path: String },
+    /// Mount fresh pseudo-terminals.
+    MountTerminals { at: String },
+    /// Set host and domain name.
+    Name { host: String, domain: String },
+    /// Bring the loopback interface up.
+    RaiseLoopback,
+    /// Set the number after which process numbers continue.
+    LastProcess(u32),
+    /// Let the monotonic and boot clocks of later processes start here.
+    StartClocks { seconds: u64 },
+    /// Make the root read-only, enter it, and let go of the host's files.
+    Seal,
+    /// Set the mask of new files.
+    Umask(u32),
+    /// Change the working directory.
+    WorkIn(String),
+    /// Set the soft and hard value of a resource limit; `None` means unlimited, as far as the caller may.
+    Limit { resource: Resource, value: Option<u64> },
+    /// Choose whether addresses are randomised.
+    RandomiseAddresses(bool),
+    /// Confine to so many of the processors.
+    UseProcessors(u32),
+    /// Confine signals and abstract sockets to the build (a second fence, where the kernel has it).
+    Confine,
+    /// Give up all capabilities, and the way to get any.
+    DropPrivileges,
+    /// Filter system calls.
+    Filter,
+}
+
+impl fmt::Display for Operation {
+    /// What the operation does, as it reads after "cannot".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(path) => write!(f, "open `{}`", path.display()),
+            Self::Become { user, group } => write!(f, "become user {user} and group {group}"),
+            Self::MountRoot { .. } => f.write_str("mount the root"),
+            Self::MountScratch { bytes, .. } => write!(f, "mount a scratch file system of {bytes} bytes"),
+            Self::ScratchDirectory { name, .. } => write!(f, "make the scratch directory `{name}`"),
+            Self::ScratchFile { directory, name, .. } => write!(f, "write `/{directory}/{name}`"),
+            Self::Directory { path, .. } => write!(f, "make the directory `/{path}`"),
+            Self::File { path, .. } => write!(f, "write `/{path}`"),
+            Self::Symlink { path, .. } => write!(f, "make the link `/{path}`"),
+            Self::ShowScratch { at, .. } => write!(f, "mount `/{at}`"),
+            Self::Reverse { .. } => f.write_str("reverse the order of directories"),
+            Self::ShowTree { .. } => f.write_str("show the root tree"),
+            Self::ShowInput { at, .. } => write!(f, "show the input `/{at}`"),
+            Self::ShowDevice { at, .. } => write!(f, "show the device `/{at}`"),
+            Self::MountProcesses { at } => write!(f, "mount `/{at}`"),
+            Self::Mask { path, .. } => write!(f, "mask `/{path}`"),
+            Self::ShowProcessors { .. } => f.write_str("mask the processors in `/proc`"),
+            Self::ShowRandomBytes { .. } => f.write_str("mask the random devices"),
+            Self::MakeReadOnly { path } => write!(f, "make `/{path}` read-only"),
+            Self::MountTerminals { at } => write!(f, "mount `/{at}`"),
+            Self::Name { .. } => f.write_str("set the host name"),
+            Self::RaiseLoopback => f.write_str("bring the loopback interface up"),
+            Self::LastProcess(_) => f.write_str("set the last process number"),
+            Self::StartClocks { .. } => f.write_str("set the clocks of the time namespace"),
+            Self::Seal => f.write_str("enter the root"),
+            Self::Umask(_) => f.write_str("set the umask"),
+            Self::WorkIn(path) => write!(f, "enter `{path}`"),
+            Self::Limit { resource, .. } => write!(f, "limit the resource {resource:?}"),
+            Self::RandomiseAddresses(_) => f.write_str("set the personality"),
+            Self::UseProcessors(_) => f.write_str("choose processors"),
+            Self::Confine => f.write_str("confine signals"),
+            Self::DropPrivileges => f.write_str("drop privileges"),
+            Self::Filter => f.write_str("filter system calls"),
+        }
+    }
+}
+
+/// Why a spec cannot become a plan.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The store directory is not an absolute, normal path, or clashes with a directory of the sandbox.
+    #[error("`{0}` cannot be the store directory of a build")]
+    StoreDir(String),
+    /// An input does not belong directly into the store directory.
+    #[error("input `{0}` is not an entry of the store directory")]
+    Input(String),
+    /// Two inputs claim the same path.
+    #[error("input `{0}` is given twice")]
+    Duplicate(String),
+    /// A file of the build directory has an impossible name.
+    #[error("`{0}` cannot be the name of a file in the build directory")]
+    BuildFile(String),
+    /// The name or value of something handed to the builder contains a NUL or is otherwise impossible.
+    #[error("environment variable `{0:?}` is impossible")]
+    Environment(Bytes),
+    /// A program name or argument contains a NUL.
+    #[error("argument `{0:?}` of the builder is impossible")]
+    Argument(Bytes),
+    /// A limit or condition is zero or too large.
+    #[error("{0} is out of range")]
+    Range(&'static str),
+}
+
+/// Directories of the sandbox that a store directory may not be in or above.
+const OWN: [&str; 6] = ["build", "dev", "etc", "proc", "sys", "tmp"];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const PASSWD: &str = "root:x:0:0:root:/build:/noshell\n\
+                      nixbld:x:1000:100:Nix build user:/build:/noshell\n\
+                      nobody:x:65534:65534:Nobody:/:/noshell\n";
+const GROUPS: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+/// Files of `/etc` that are the sandbox's; one that would tell about the host or the machine is simply absent.
+const ETC: [(&str, Option<&str>); 6] = [
+    ("etc/passwd", Some(PASSWD)),
+    ("etc/group", Some(GROUPS)),
+    ("etc/hosts", Some(HOSTS)),
+    ("etc/hostname", None),
+    ("etc/machine-id", None),
+    ("etc/resolv.conf", None),
+];
+/// Host facts in `/proc` that no build needs.
+const MASKED: [(&str, &str); 9] = [
+    ("proc/cmdline", "\n"),
+    ("proc/config.gz", ""),
+    ("proc/kallsyms", ""),
+    ("proc/keys", ""),
+    ("proc/key-users", ""),
+    ("proc/loadavg", "0.00 0.00 0.00 1/1 1\n"),
+    ("proc/modules", ""),
+    ("proc/partitions", ""),
+    ("proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000000\n"),
+];
+
+/// Turns a spec into what has to be done for it.
+///
+/// # Errors
+/// When the spec asks for something that cannot exist, such as an input outside the store directory.
+pub fn plan(spec: &Spec) -> Result<Plan, SpecError> {
+    let store = checked_store_dir(&spec.store_dir)?;
+    check_inputs(spec)?;
+    check_limits(spec)?;
+    let mut prepare = Vec::new();
+    let sources = open_sources(spec, &mut prepare);
+    prepare.push(Operation::Become { user: USER, group: GROUP });
+    // Room for a reversed view of a large tree; ordinary roots take a few pages of it.
+    prepare.push(Operation::MountRoot { bytes: 1 << 30 });
+    make_scratch(spec, &mut prepare)?;
+    make_root(spec, store, &mut prepare);
+    show_sources(spec, &sources, &mut prepare);
+    make_processes(spec, &mut prepare);
+    prepare.push(Operation::Name { host: "localhost".into(), domain: "(none)".into() });
+    prepare.push(Operation::RaiseLoopback);
+    prepare.push(Operation::StartClocks { seconds: spec.conditions.monotonic_start_seconds });
+    prepare.push(Operation::Seal);
+    Ok(Plan { prepare, enter: enter(spec), program: program(spec)?, supervision: supervision(spec) })
+}
+
+fn checked_store_dir(store_dir: &str) -> Result<&str, SpecError> {
+    let refuse = || SpecError::StoreDir(store_dir.to_owned());
+    let relative = store_dir.strip_prefix('/').ok_or_else(refuse)?;
+    let normal = relative.split('/').all(is_file_name);
+    let top = relative.split('/').next().unwrap_or_default();
+    if normal && !OWN.contains(&top) { Ok(relative) } else { Err(refuse()) }
+}
+
+/// Whether a name may be a directory entry.
+fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0'])
+}
+
+fn check_inputs(spec: &Spec) -> Result<(), SpecError> {
+    let mut seen = BTreeSet::new();
+    for input in &spec.inputs {
+        let name = input.target.strip_prefix(&spec.store_dir).and_then(|rest| rest.strip_prefix('/'));
+        if !name.is_some_and(is_file_name) || !input.source.is_absolute() {
+            return Err(SpecError::Input(input.target.clone()));
+        }
+        if !seen.insert(&input.target) {
+            return Err(SpecError::Duplicate(input.target.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(spec: &Spec) -> Result<(), SpecError> {
+    let limits = &spec.limits;
+    let conditions = &spec.conditions;
+    let last = conditions.last_process.unwrap_or(1);
+    let wrong = [
+        ("the timeout", limits.timeout_seconds == 0),
+        ("the silence limit", limits.silence_seconds == 0),
+        ("the output limit", limits.output_bytes < 4096),
+        ("the limit of processes", limits.processes == 0),
+        ("the number of processors", conditions.cpus == Some(0)),
+        ("the start of the monotonic clock", conditions.monotonic_start_seconds > 1 << 31),
+        ("the last process number", last == 0 || last > 4_000_000),
+        ("the start of the clock", matches!(conditions.clock, Clock::StartAt(at) if !(0..1 << 34).contains(&at))),
+    ];
+    match wrong.iter().find(|(_, is_wrong)| *is_wrong) {
+        Some((what, _)) => Err(SpecError::Range(what)),
+        None => Ok(()),
+    }
+}
+
+/// Numbers of the sources that have been opened.
+struct Sources {
+    devices: usize,
+    tree: Option<usize>,
+    inputs: usize,
+}
+
+fn open_sources(spec: &Spec, operations: &mut Vec<Operation>) -> Sources {
+    let devices = operations.len();
+    operations.extend(DEVICES.map(|name| Operation::Open(PathBuf::from(format!("/dev/{name}")))));
+    let tree = match &spec.root {
+        Root::Tree(path) => {
+            operations.push(Operation::Open(path.clone()));
+            Some(operations.len() - 1)
+        }
+        Root::Empty => None,
+    };
+    let inputs = operations.len();
+    operations.extend(spec.inputs.iter().map(|input| Operation::Open(input.source.clone())));
+    Sources { devices, tree, inputs }
+}
+
+fn make_scratch(spec: &Spec, operations: &mut Vec<Operation>) -> Result<(), SpecError> {
+    let bytes = spec.limits.output_bytes;
+    // An inode of a tmpfs takes about a kilobyte of kernel memory that the size limit does not count.
+    operations.push(Operation::MountScratch { bytes, inodes: (bytes / 4096).clamp(4096, 4_000_000) });
+    for (name, mode) in [(SCRATCH_STORE, 0o1775), (SCRATCH_BUILD, 0o700), ("tmp", 0o1777), ("shm", 0o1777)] {
+        operations.push(Operation::ScratchDirectory { name: name.into(), mode });
+    }
+    for (name, content) in &spec.build_files {
+        if !is_file_name(name) {
+            return Err(SpecError::BuildFile(name.clone()));
+        }
+        let (directory, name, content) = (SCRATCH_BUILD.into(), name.clone(), content.clone());
+        operations.push(Operation::ScratchFile { directory, name, content });
+    }
+    Ok(())
+}
+
+fn make_root(spec: &Spec, store: &str, operations: &mut Vec<Operation>) {
+    let directory = |path: &str| Operation::Directory { path: path.into(), mode: 0o755 };
+    operations.extend(["dev", "dev/pts", "dev/shm", "etc", "proc", "build", "tmp"].map(directory));
+    operations.extend(parents(store).into_iter().chain([store.to_owned()]).map(|path| directory(&path)));
+    for (path, content) in ETC {
+        operations.extend(content.map(|content| Operation::File { path: path.into(), content: content.into() }));
+    }
+    let links = [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")];
+    operations.extend(links.map(|(name, number)| Operation::Symlink {
+        path: format!("dev/{name}"),
+        target: format!("/proc/self/fd{number}"),
+    }));
+    operations.push(Operation::Symlink { path: "dev/ptmx".into(), target: "pts/ptmx".into() });
+    operations.push(Operation::MountTerminals { at: "dev/pts".into() });
+    for (name, at) in [(SCRATCH_BUILD, "build"), ("tmp", "tmp"), ("shm", "dev/shm"), (SCRATCH_STORE, store)] {
+        operations.push(Operation::ShowScratch { name: name.into(), at: at.into() });
+    }
+    if let Some(seed) = spec.conditions.random_seed {
+        operations.push(Operation::ShowRandomBytes { seed });
+    }
+}
+
+/// `a/b/c` has the parents `a` and `a/b`.
+fn parents(path: &str) -> Vec<String> {
+    path.match_indices('/').map(|(end, _)| path[..end].to_owned()).collect()
+}
+
+fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>) {
+    let reversed = spec.conditions.directory_order == Order::Reversed;
+    let seeded = spec.conditions.random_seed.is_some();
+    for (number, name) in DEVICES.iter().enumerate() {
+        if !(seeded && matches!(*name, "random" | "urandom")) {
+            operations.push(Operation::ShowDevice { source: sources.devices + number, at: format!("dev/{name}") });
+        }
+    }
+    if let Some(source) = sources.tree {
+        let store = &spec.store_dir[1..];
+        let mut hidden: BTreeSet<String> = ["build", "dev", "proc", "sys", "tmp", store].map(str::to_owned).into();
+        hidden.extend(ETC.map(|(path, _)| path.to_owned()));
+        let mut open: BTreeSet<String> = parents(store).into_iter().collect();
+        open.insert("etc".into());
+        operations.extend(reversed.then_some(Operation::Reverse { source }));
+        operations.push(Operation::ShowTree { source, open, hidden });
+    }
+    for (number, input) in spec.inputs.iter().enumerate() {
+        let source = sources.inputs + number;
+        operations.extend(reversed.then_some(Operation::Reverse { source }));
+        operations.push(Operation::ShowInput { source, at: input.target[1..].to_owned() });
+    }
+}
+
+fn make_processes(spec: &Spec, operations: &mut Vec<Operation>) {
+    operations.push(Operation::MountProcesses { at: "proc".into() });
+    operations.extend(spec.conditions.last_process.map(Operation::LastProcess));
+    operations.push(Operation::MakeReadOnly { path: "proc/sys".into() });
+    operations.extend(MASKED.map(|(path, content)| Operation::Mask { path: path.into(), content: content.into() }));
+    operations.extend(spec.conditions.cpus.map(|count| Operation::ShowProcessors { count }));
+}
+
+fn enter(spec: &Spec) -> Vec<Operation> {
+    let mut operations = vec![Operation::Umask(0o022), Operation::WorkIn("/build".into())];
+    let limits = [
+        (Resource::Core, Some(0)),
+        (Resource::Files, Some(4096)),
+        (Resource::Stack, Some(8 << 20)),
+        (Resource::FileSize, None),
+        (Resource::CpuTime, None),
+        (Resource::AddressSpace, None),
+        (Resource::LockedMemory, Some(64 << 10)),
+        (Resource::MessageQueues, Some(819_200)),
+        (Resource::PendingSignals, Some(1024)),
+        (Resource::Nice, Some(0)),
+        (Resource::RealTimePriority, Some(0)),
+        (Resource::Data, spec.limits.memory_bytes),
+        (Resource::Processes, Some(u64::from(spec.limits.processes))),
+    ];
+    operations.extend(limits.map(|(resource, value)| Operation::Limit { resource, value }));
+    operations.push(Operation::RandomiseAddresses(spec.conditions.address_randomisation));
+    operations.extend(spec.conditions.cpus.map(Operation::UseProcessors));
+    operations.extend([Operation::DropPrivileges, Operation::Confine, Operation::Filter]);
+    operations
+}
+
+fn program(spec: &Spec) -> Result<Program, SpecError> {
+    for (key, value) in &spec.env {
+        if key.is_empty() || key.contains(&b'=') || key.contains(&0) || value.contains(&0) {
+            return Err(SpecError::Environment(key.clone()));
+        }
+    }
+    match &spec.builder {
+        Builder::Exec { program, args } => {
+            let base = program.rsplit('/').next().unwrap_or_default();
+            let argv: Vec<Bytes> = [Bytes::from(base)].into_iter().chain(args.iter().cloned()).collect();
+            let path = Bytes::from(program.as_str());
+            if let Some(wrong) = argv.iter().chain([&path]).find(|argument| argument.contains(&0)) {
+                return Err(SpecError::Argument(wrong.clone()));
+            }
+            let pair = |(key, value): (&Bytes, &Bytes)| Bytes::from([key, &b"="[..], value].concat());
+            Ok(Program::Exec { path: program.clone(), argv, env: spec.env.iter().map(pair).collect() })
+        }
+        Builder::Builtin { name, out } => {
+            let env = spec.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            Ok(Program::Builtin { name: name.clone(), env, out: out.clone() })
+        }
+    }
+}
+
+fn supervision(spec: &Spec) -> Supervision {
+    let clock = match spec.conditions.clock {
+        Clock::Host => None,
+        Clock::StartAt(seconds) => Some(seconds),
+    };
+    Supervision { clock, random: spec.conditions.random_seed }
+}
