@@ -31,18 +31,20 @@ impl Nix {
         Some(Self { home: tempfile::tempdir().unwrap() })
     }
 
-    fn run(&self, program: &str, arguments: &[&OsStr]) -> Vec<u8> {
+    fn command(&self, program: &str) -> Command {
         let home = self.home.path();
-        let output = Command::new(program)
-            .args(arguments)
-            .env("HOME", home)
-            .env("NIX_CONF_DIR", home.join("etc"))
-            .env("NIX_STATE_DIR", home.join("var"))
-            .env("NIX_LOG_DIR", home.join("log"))
-            .env("NIX_STORE_DIR", "/nix/store")
-            .env("NIX_REMOTE", format!("local?root={}", home.join("root").display()))
-            .output()
-            .unwrap();
+        let mut command = Command::new(program);
+        command.env("HOME", home);
+        command.env("NIX_CONF_DIR", home.join("etc"));
+        command.env("NIX_STATE_DIR", home.join("var"));
+        command.env("NIX_LOG_DIR", home.join("log"));
+        command.env("NIX_STORE_DIR", "/nix/store");
+        command.env("NIX_REMOTE", format!("local?root={}", home.join("root").display()));
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&OsStr]) -> Vec<u8> {
+        let output = self.command(program).args(arguments).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
@@ -117,15 +119,9 @@ fn nix_restores_our_archives_and_we_nixs() {
     }
     let archive = scratch.path().join("archive");
     dump(&tree, fs::File::create(&archive).unwrap()).unwrap();
-    let status = Command::new("nix-store")
-        .arg("--restore")
-        .arg(scratch.path().join("theirs"))
-        .stdin(fs::File::open(&archive).unwrap())
-        .env("HOME", nix.home.path())
-        .env("NIX_CONF_DIR", nix.home.path().join("etc"))
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut restorer = nix.command("nix-store");
+    restorer.arg("--restore").arg(scratch.path().join("theirs")).stdin(fs::File::open(&archive).unwrap());
+    assert!(restorer.status().unwrap().success());
     let theirs = nix.run("nix-store", &["--dump".as_ref(), scratch.path().join("theirs").as_ref()]);
     let directory = fs::File::open(scratch.path()).unwrap();
     restore(&theirs[..], directory.as_fd(), OsStr::new("ours")).unwrap();
