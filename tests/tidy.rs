@@ -126,6 +126,8 @@ fn unsafe_code_lives_in_the_sandbox_alone() {
     let complaints: Vec<String> = texts(&["rs"])
         .iter()
         .filter(|(path, _)| !path.starts_with("eval/src/sandbox") && path != Path::new("tests/tidy.rs"))
+        // The derives of the language's values implement an unsafe marker trait of the interpreter.
+        .filter(|(path, _)| path != Path::new("eval/src/lang/values.rs"))
         .filter(|(_, text)| text.contains("allow(unsafe_code") || text.contains("expect(unsafe_code"))
         .map(|(path, _)| format!("{}: unsafe code outside the sandbox", path.display()))
         .collect();

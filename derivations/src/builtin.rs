@@ -88,7 +88,7 @@ pub struct DebianTree {
 pub struct Wheel {
     /// The directory that holds exactly one wheel as the backend left it: `raw`.
     pub raw: String,
-    /// The project's name: `name`.
+    /// The project's name: `project`. (`name` is the derivation's own.)
     pub name: String,
     /// The project's version: `version`.
     pub version: String,
@@ -214,7 +214,7 @@ impl Variables<'_> {
     fn wheel(&self) -> Result<Wheel, RequestError> {
         Ok(Wheel {
             raw: self.text("raw")?,
-            name: self.text("name")?,
+            name: self.text("project")?,
             version: self.text("version")?,
             platform: self.text("platform")?,
             python: self.text("python")?,
@@ -262,7 +262,7 @@ mod tests {
             drop: Vec::new(),
         };
         assert_eq!(tree, Request::DebianTree(expected));
-        let wheel = [("raw", "/r"), ("name", "n"), ("version", "1"), ("platform", "p"), ("python", "cp311")];
+        let wheel = [("raw", "/r"), ("project", "n"), ("version", "1"), ("platform", "p"), ("python", "cp311")];
         let expect = [("expect", r#"{"native":true,"modules":["a.b"]}"#)];
         let Request::Wheel(wheel) = parse(WHEEL, &[&wheel[..], &expect].concat()).unwrap() else { panic!() };
         assert_eq!(wheel.expect, Expect { native: true, modules: vec!["a.b".into()], tag: None });
@@ -279,7 +279,7 @@ mod tests {
             (FETCH, &[("file", "a")], "`builtin:fetch-v1` needs the variable `source`"),
             (FETCH, &[("size", "many")], "`builtin:fetch-v1`: the variable `size` cannot be `many`"),
             (UNPACK, &[("src", "/s"), ("strip", "2")], "`builtin:unpack-v1`: the variable `strip` cannot be `2`"),
-            (WHEEL, &[("raw", "/r")], "`builtin:wheel-v1` needs the variable `name`"),
+            (WHEEL, &[("raw", "/r")], "`builtin:wheel-v1` needs the variable `project`"),
             (PYTHON_PATH, &[("wheels", "/w")], "`builtin:python-path-v1`: the variable `wheels` is not the JSON"),
         ] {
             let error = parse(builder, env).unwrap_err().to_string();

@@ -6,4 +6,5 @@ pub mod derivation;
 pub mod json;
 pub mod lock;
 pub mod placeholder;
+pub mod prelude;
 pub mod source;

@@ -15,7 +15,7 @@ pub struct EvalError {
     /// What is wrong: lower-case, no full stop.
     pub message: String,
     /// The innermost place in the user's own files.
-    pub location: Option<Location>,
+    pub location: Option<Box<Location>>,
     /// How evaluation got there: calls in the user's own files, innermost first.
     pub calls: Vec<Call>,
     /// What to do next.
@@ -79,7 +79,7 @@ impl EvalError {
 
     /// Adds the place.
     pub(super) fn at(mut self, span: &FileSpan, files: &dyn DisplayFile) -> Self {
-        self.location = Some(Location::new(span, files));
+        self.location = Some(Box::new(Location::new(span, files)));
         self
     }
 
@@ -90,14 +90,29 @@ impl EvalError {
         if let Some(location) = &self.location {
             location.render(&mut text);
         }
-        notes.extend(self.calls.iter().map(|call| format!("called: `{}` at {}", call.function, call.location)));
+        self.note_calls(&mut notes);
         notes.extend(self.hint.iter().map(|hint| format!("hint: {hint}")));
-        let width = self.location.as_ref().map_or(0, Location::gutter);
+        let width = self.location.as_ref().map_or(0, |location| location.gutter());
         for note in notes {
             let indented = note.replace('\n', &format!("\n{:width$}   ", ""));
             let _ = writeln!(text, "{:width$} = {indented}", "");
         }
         text
+    }
+}
+
+impl EvalError {
+    /// The calls, of which only the ends of a long row tell something.
+    fn note_calls(&self, notes: &mut Vec<String>) {
+        const SHOWN_AT_EACH_END: usize = 4;
+        let count = self.calls.len();
+        for (index, call) in self.calls.iter().enumerate() {
+            if index < SHOWN_AT_EACH_END || index + SHOWN_AT_EACH_END >= count {
+                notes.push(format!("called: `{}` at {}", call.function, call.location));
+            } else if index == SHOWN_AT_EACH_END {
+                notes.push(format!("... and {} calls more", count - 2 * SHOWN_AT_EACH_END));
+            }
+        }
     }
 }
 
@@ -128,7 +143,8 @@ impl Location {
     fn render(&self, text: &mut String) {
         let width = self.gutter();
         // Control characters of a hostile file must not reach a terminal; tabs keep the caret in place.
-        let source: String = self.source.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+        let source: String =
+            self.source.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
         let length = source.chars().count();
         let begin = (self.column - 1).min(length);
         let end = if self.end_line > self.line { length } else { (self.end_column - 1).min(length) };
@@ -191,17 +207,21 @@ pub(super) fn from_starlark(error: &starlark::Error, module: &str, files: &dyn D
         .filter(|(span, _)| !span.filename().starts_with(PRELUDE))
         .collect();
     let innermost = own.pop().map(|(span, _)| span);
+    // The call of a builtin function is the place itself, not the way to it.
+    if own.last().is_some_and(|(span, _)| Some(*span) == innermost) {
+        own.pop();
+    }
     let span = moved.as_ref().or(innermost).or(error.span());
-    let calls = own.iter().rev().map(|(span, callee)| Call {
+    let call = |(span, callee): &(&FileSpan, &str)| Call {
         function: (*callee).to_owned(),
         location: Location::new(span, files),
-    });
-    let calls = calls.collect();
+    };
+    let calls = own.iter().rev().map(call).collect();
     let message = match span {
         Some(_) => message,
         None => format!("{message}, while evaluating {}", files.display_file(module)),
     };
-    EvalError { message, location: span.map(|span| Location::new(span, files)), calls, hint }
+    EvalError { message, location: span.map(|span| Box::new(Location::new(span, files))), calls, hint }
 }
 
 /// Message, hint and, if the error belongs elsewhere, its place.
@@ -211,7 +231,11 @@ fn explain(kind: &starlark::ErrorKind) -> (String, Option<String>, Option<FileSp
         Kind::Native(inner) | Kind::Other(inner) | Kind::Value(inner) | Kind::Function(inner) => inner,
         Kind::Fail(inner) => return (inner.to_string().trim().to_owned(), None, None),
         Kind::StackOverflow(_) => {
-            return ("calls are nested too deeply".to_owned(), Some("is there a function that calls itself without end?".to_owned()), None);
+            return (
+                "calls are nested too deeply".to_owned(),
+                Some("is there a function that calls itself without end?".to_owned()),
+                None,
+            );
         }
         Kind::Scope(inner) | Kind::Parser(inner) | Kind::Freeze(inner) | Kind::Internal(inner) => inner,
         other => return (tidy(&other.to_string()), None, None),
@@ -220,6 +244,13 @@ fn explain(kind: &starlark::ErrorKind) -> (String, Option<String>, Option<FileSp
         Some(own) => (own.message.clone(), own.hint.clone(), own.at.clone()),
         None => {
             let text = tidy(&inner.to_string());
+            if text.contains("limit of") && text.contains("exceeded") {
+                return (
+                    text,
+                    Some("is there a loop that never ends, or data that grows without bound?".to_owned()),
+                    None,
+                );
+            }
             match text.split_once(", did you mean ") {
                 Some((message, near)) => (message.to_owned(), Some(format!("did you mean {near}")), None),
                 None => (text, None, None),

@@ -52,9 +52,7 @@ pub enum LabelError {
     #[error("`{0}` is not a label: labels start with `//`, as in `//wheels:markupsafe`")]
     NoRoot(String),
     /// It names a package but no target.
-    #[error(
-        "`{0}` names a package, not a target: write `{0}:all` for its targets or `{0}/...` for those below it too"
-    )]
+    #[error("`{0}` names a package, not a target: write `{0}:all` for its targets or `{0}/...` for those below it too")]
     NoTarget(String),
     /// A part of the package's name is empty, hidden, or holds characters that names may not have.
     #[error("`{0}` is not a package name (parts of letters, digits and `-_.+~=@`, separated by `/`)")]
@@ -309,7 +307,10 @@ mod tests {
     #[test]
     fn member_labels_name_the_cell() {
         let label: Label = "//wheels:x".parse().unwrap();
-        assert_eq!(label.member(&MemberKey(vec!["linux-arm64".into(), "cp311".into()])), "//wheels:x[linux-arm64,cp311]");
+        assert_eq!(
+            label.member(&MemberKey(vec!["linux-arm64".into(), "cp311".into()])),
+            "//wheels:x[linux-arm64,cp311]"
+        );
         assert_eq!(label.member(&MemberKey::default()), "//wheels:x");
     }
 }

@@ -118,7 +118,10 @@ mod tests {
         let loader = MemoryLoader::new([("BUILD.star", ""), ("a/BUILD.star", ""), ("a/b/x", ""), ("ab", "")]);
         let names = |directory: &str| {
             let entries = loader.list(directory).unwrap();
-            entries.into_iter().map(|e| if e.is_directory { format!("{}/", e.name) } else { e.name }).collect::<Vec<_>>()
+            entries
+                .into_iter()
+                .map(|e| if e.is_directory { format!("{}/", e.name) } else { e.name })
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(""), ["BUILD.star", "a/", "ab"]);
         assert_eq!(names("a"), ["BUILD.star", "b/"]);

@@ -94,7 +94,7 @@ mod tests {
             "/nix/store".to_owned(),
             "/nix/store/".to_owned(),
             format!("/other/store/{HASH}-name"),
-            format!("{PLACEHOLDER}"),
+            PLACEHOLDER.to_owned(),
             format!("/{PLACEHOLDER}0"),
             format!("/{}", &PLACEHOLDER[1..]),
             "/nix/store/short-name".to_owned(),

@@ -42,7 +42,12 @@ impl Default for Tables {
         Self {
             platforms: vec![
                 platform("linux-x86_64", &["linux-amd64", "x86_64", "amd64"], "x86_64", ""),
-                platform("linux-arm64", &["linux-aarch64", "aarch64", "arm64"], "aarch64", "/usr/bin/qemu-aarch64-static"),
+                platform(
+                    "linux-arm64",
+                    &["linux-aarch64", "aarch64", "arm64"],
+                    "aarch64",
+                    "/usr/bin/qemu-aarch64-static",
+                ),
             ],
             pythons: (8..=14).map(|minor| format!("cp3{minor}")).collect(),
         }

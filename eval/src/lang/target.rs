@@ -175,7 +175,8 @@ mod tests {
                 Axis { name: "platform".into(), values: strings(platforms) },
                 Axis { name: "python".into(), values: strings(&["cp311", "cp312"]) },
             ];
-            let keys = platforms.iter().flat_map(|platform| ["cp311", "cp312"].map(|python| strings(&[platform, python])));
+            let keys =
+                platforms.iter().flat_map(|platform| ["cp311", "cp312"].map(|python| strings(&[platform, python])));
             let members = keys.map(|key| (MemberKey(key), Member::Skipped("test".into()))).collect();
             Target { label: format!("//w:{name}").parse().unwrap(), kind: "wheel".into(), axes, members }
         };

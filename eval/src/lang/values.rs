@@ -1,4 +1,5 @@
 //! The values of the language that stand for store objects.
+#![expect(unsafe_code, reason = "derives of starlark implement its unsafe marker trait; none is written here")]
 
 use std::fmt;
 
@@ -9,9 +10,15 @@ use starlark::values::{
     Heap, NoSerialize, ProvidesStaticType, StarlarkPagable, StarlarkValue, Value, ValueLike, starlark_value,
 };
 
+use super::session::Session;
+
+/// Carries the session to builtin functions.
+#[derive(ProvidesStaticType)]
+pub(super) struct Host<'a>(pub(super) &'a Session<'a>);
+
 /// A derivation with one of its outputs chosen. As text it is the store path of that output, or the placeholder that
 /// becomes it once the content is known.
-#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagable, Allocative)]
+#[derive(Clone, Debug, ProvidesStaticType, StarlarkPagable, Allocative)]
 pub(super) struct DerivationValue {
     name: String,
     /// Base name of the derivation's own path.
@@ -46,6 +53,12 @@ impl DerivationValue {
 impl fmt::Display for DerivationValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
+    }
+}
+
+impl serde::Serialize for DerivationValue {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text())
     }
 }
 
@@ -90,7 +103,7 @@ impl<'v> StarlarkValue<'v> for DerivationValue {
 }
 
 /// A store object whose bytes evaluation knows: a text, or a file of the catalog. As text it is its store path.
-#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagable, Allocative)]
+#[derive(Clone, Debug, ProvidesStaticType, StarlarkPagable, Allocative)]
 pub(super) struct ObjectValue {
     name: String,
     path: String,
@@ -111,6 +124,12 @@ impl ObjectValue {
 impl fmt::Display for ObjectValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path)
+    }
+}
+
+impl serde::Serialize for ObjectValue {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.path)
     }
 }
 
@@ -152,4 +171,56 @@ pub(super) fn store_text<'v>(value: Value<'v>) -> Option<&'v str> {
         return Some(derivation.text());
     }
     value.downcast_ref::<ObjectValue>().map(ObjectValue::text)
+}
+
+/// The axes of a matrix. Its members are the combinations of their values, the last axis running fastest.
+#[derive(Clone, Debug, ProvidesStaticType, NoSerialize, StarlarkPagable, Allocative)]
+pub(super) struct MatrixValue {
+    axes: Vec<(String, Vec<String>)>,
+}
+
+impl MatrixValue {
+    /// A matrix of these axes, whose values have been checked.
+    pub(super) fn new(axes: Vec<(String, Vec<String>)>) -> Self {
+        Self { axes }
+    }
+
+    /// Names of the axes, each with its values.
+    pub(super) fn axes(&self) -> &[(String, Vec<String>)] {
+        &self.axes
+    }
+
+    /// All cells, as values in the order of the axes.
+    pub(super) fn cells(&self) -> Vec<Vec<&str>> {
+        let mut cells = vec![Vec::new()];
+        for (_, values) in &self.axes {
+            let extended = |cell: &Vec<_>| {
+                let cell = cell.clone();
+                values.iter().map(move |value| cell.iter().copied().chain([value.as_str()]).collect::<Vec<_>>())
+            };
+            cells = cells.iter().flat_map(extended).collect();
+        }
+        cells
+    }
+}
+
+impl fmt::Display for MatrixValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes: Vec<_> = self.axes.iter().map(|(name, values)| format!("{name} = {values:?}")).collect();
+        write!(f, "matrix({})", axes.join(", "))
+    }
+}
+
+starlark_simple_value!(MatrixValue);
+
+#[starlark_value(type = "matrix")]
+impl<'v> StarlarkValue<'v> for MatrixValue {
+    fn get_attr(&self, attribute: &str, heap: Heap<'v>) -> Option<Value<'v>> {
+        let (_, values) = self.axes.iter().find(|(name, _)| name == attribute)?;
+        Some(heap.alloc(values.clone()))
+    }
+
+    fn dir_attr(&self) -> Vec<String> {
+        self.axes.iter().map(|(name, _)| name.clone()).collect()
+    }
 }
