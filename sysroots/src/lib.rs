@@ -1,1 +1,17 @@
 //! Arguments: platforms, wheel tags, archives and Debian packages as trees.
+
+pub mod ar;
+pub mod compression;
+pub mod deb;
+pub mod debian_tree;
+pub mod glob;
+pub mod limits;
+pub mod patch;
+pub mod platform;
+pub mod spool;
+pub mod tar_reader;
+pub mod tree;
+pub mod tree_path;
+pub mod unpack;
+pub mod write;
+pub mod zip_reader;
