@@ -13,7 +13,7 @@ use super::database::Refused;
 use super::descent::permit_owner;
 use super::failure::{DatabaseError, FileError};
 use super::layout::rename_exclusive;
-use super::lock::acquire_all;
+use super::lock::acquire_objects;
 use super::query::{REFERRERS, linked, parse_path};
 use super::remove::remove_tree;
 use crate::path::StorePath;
@@ -48,7 +48,7 @@ impl LocalStore {
     /// When an object that is not to be deleted refers to one that is, or files or rows cannot be removed.
     pub fn delete(&self, paths: &[StorePath]) -> Result<(), DeleteError> {
         let paths: BTreeSet<&StorePath> = paths.iter().collect();
-        let locks = acquire_all(&self.layout.object_locks, paths.iter().map(|path| path.base_name()))?;
+        let locks = acquire_objects(&self.layout.object_locks, paths.iter().copied())?;
         self.database.write("delete objects", |transaction| delete_rows(transaction, &paths))?;
         let session = self.session()?;
         let mut moved: BTreeMap<&StorePath, OsString> = BTreeMap::new();

@@ -2,6 +2,7 @@
 //!
 //! A lock dies with its holder, so nothing is left to break after a crash but an empty file, which the next holder reuses.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,6 +13,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::failure::FileError;
+use crate::path::{HASH_PART_LENGTH, StorePath};
 
 /// A directory of lock files.
 #[derive(Debug)]
@@ -60,12 +62,17 @@ pub(super) fn acquire(
     }
 }
 
-/// Takes the locks of all `names`, in their order: every caller sorts, so no two can wait for each other.
-pub(super) fn acquire_all<'a>(
+/// Takes the locks that guard these objects' names.
+///
+/// There is one lock for each last digit of a hash part, so that a batch of any size takes few; they are taken in order,
+/// so that no two batches can wait for each other.
+pub(super) fn acquire_objects<'a>(
     directory: &Arc<LockDirectory>,
-    names: impl Iterator<Item = &'a str>,
+    paths: impl Iterator<Item = &'a StorePath>,
 ) -> Result<Vec<PathLock>, FileError> {
-    names.map(|name| Ok(acquire(directory, name, Patience::Wait)?.expect("waiting ends with the lock"))).collect()
+    let digits: BTreeSet<&str> = paths.map(|path| &path.hash_part()[HASH_PART_LENGTH - 1..]).collect();
+    let wait = |digit| Ok(acquire(directory, digit, Patience::Wait)?.expect("waiting ends with the lock"));
+    digits.into_iter().map(wait).collect()
 }
 
 /// `flock`s a file exclusively, going on after signals.

@@ -160,3 +160,54 @@ impl LocalStore {
             .map_err(|source| LockError { path: path.to_string(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{Home, file, path, register};
+    use super::*;
+
+    #[test]
+    fn a_store_is_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<LocalStore>();
+        check::<Staged>();
+        check::<PathLock>();
+    }
+
+    #[test]
+    fn builders_exclude_each_other_and_may_use_the_store_meanwhile() {
+        let home = Home::new();
+        let (here, there) = (home.open(), home.open());
+        let object = path(1, "a");
+        let held = here.lock(&object).unwrap();
+        assert!(there.try_lock(&object).unwrap().is_none());
+        assert!(there.try_lock(&path(2, "b")).unwrap().is_some());
+        register(&here, file(&here, &object, "", &[]));
+        here.delete(std::slice::from_ref(&object)).unwrap();
+        drop(held);
+        assert!(there.try_lock(&object).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_store_is_for_one_store_directory() {
+        let home = Home::new();
+        home.open();
+        let other = StoreDir::new("/gnu/store").unwrap();
+        let error = LocalStore::open_with(&home.path(), other, Durability::Relaxed).unwrap_err();
+        let database = home.path().join("db/store.sqlite");
+        let expected = format!(
+            "the store of `{}` was created for the store directory `/nix/store`, not for `/gnu/store`",
+            database.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_relaxed_store_keeps_what_it_is_given() {
+        let home = Home::new();
+        let store_dir = StoreDir::new("/nix/store").unwrap();
+        let store = LocalStore::open_with(&home.path(), store_dir, Durability::Relaxed).unwrap();
+        register(&store, file(&store, &path(1, "a"), "", &[]));
+        assert!(home.open().is_valid(&path(1, "a")).unwrap());
+    }
+}

@@ -146,7 +146,12 @@ fn killed_processes_lose_nothing_that_was_reported_and_leave_nothing_behind() {
 
 /// Everything that a store does in its life, with trees that only root may handle carelessly.
 fn whole_life(home: &Path) {
+    // Few files may be open, fewer than there are objects in a batch.
+    let limit = rustix::process::Rlimit { current: Some(128), maximum: Some(128) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
     let store = open(home);
+    let many: Vec<_> = (0..=255).map(|digit| file(&store, &path(digit, "many"), "", &[])).collect();
+    store.register(many).unwrap();
     let tree = home.join("built");
     fs::create_dir_all(tree.join("shut")).unwrap();
     fs::write(tree.join("shut/secret"), "content").unwrap();

@@ -19,7 +19,7 @@ use super::database::Refused;
 use super::descent::open_directory;
 use super::failure::{DatabaseError, FileError};
 use super::layout::rename_exclusive;
-use super::lock::acquire_all;
+use super::lock::acquire_objects;
 use super::query::QueryError;
 use super::remove::remove_tree;
 use super::stage::Staged;
@@ -79,7 +79,7 @@ impl LocalStore {
         for registration in batch {
             objects.entry(registration.path.clone()).or_insert(registration);
         }
-        let _locks = acquire_all(&self.layout.object_locks, objects.keys().map(StorePath::base_name))?;
+        let _locks = acquire_objects(&self.layout.object_locks, objects.keys())?;
         let mut infos = BTreeMap::new();
         for path in objects.keys() {
             if let Some(info) = self.path_info(path)? {

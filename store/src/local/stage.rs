@@ -17,7 +17,7 @@ use super::layout::Session;
 use super::remove::remove_tree;
 use super::rewrite::Rewriter;
 use crate::hash::{Sha256Digest, Sha256Hasher};
-use crate::nar::DIRECTORY;
+use crate::nar::{DIRECTORY, NarHash};
 use crate::path::StorePath;
 use crate::reference_scan::{ReferenceScanner, Tee};
 
@@ -33,6 +33,17 @@ pub struct Staged {
 }
 
 impl Staged {
+    fn file(place: Place, executable: bool, nar: NarHash) -> Self {
+        Self {
+            place,
+            kind: Kind::Regular { executable },
+            nar_hash: nar.sha256,
+            nar_size: nar.size,
+            references: BTreeSet::new(),
+            self_reference: false,
+        }
+    }
+
     /// The SHA-256 of its NAR.
     #[must_use]
     pub const fn nar_hash(&self) -> Sha256Digest {
@@ -140,23 +151,11 @@ impl LocalStore {
     /// # Errors
     /// When `content` cannot be read or the file not written.
     pub fn stage_file(&self, content: &mut dyn Read, executable: bool) -> Result<Staged, StageError> {
-        let place = self.new_place()?;
-        write_file(&place, content, executable).map_err(|source| FileError {
-            action: "write",
-            path: place.path(),
-            source,
-        })?;
+        let place = self.place_file(content, executable)?;
         let (directory, name) = place.get();
         let nar = crate::nar::nar_hash_at(directory, name)
             .map_err(|source| FileError::new("hash", place.path(), io::Error::other(source)))?;
-        Ok(Staged {
-            place,
-            kind: Kind::Regular { executable },
-            nar_hash: nar.sha256,
-            nar_size: nar.size,
-            references: BTreeSet::new(),
-            self_reference: false,
-        })
+        Ok(Staged::file(place, executable, nar))
     }
 
     /// As [`LocalStore::stage_file`], from bytes, not executable.
@@ -164,7 +163,18 @@ impl LocalStore {
     /// # Errors
     /// When the file cannot be written.
     pub fn stage_bytes(&self, content: &[u8]) -> Result<Staged, StageError> {
-        self.stage_file(&mut &*content, false)
+        let place = self.place_file(&mut &*content, false)?;
+        let archive = crate::nar::regular_file(false, content);
+        let nar = NarHash { sha256: Sha256Digest::of(&archive), size: archive.len() as u64 };
+        Ok(Staged::file(place, false, nar))
+    }
+
+    fn place_file(&self, content: &mut dyn Read, executable: bool) -> Result<Place, StageError> {
+        let place = self.new_place()?;
+        match write_file(&place, content, executable) {
+            Ok(()) => Ok(place),
+            Err(source) => Err(FileError { action: "write", path: place.path(), source }.into()),
+        }
     }
 
     /// Copies a tree with hash parts replaced.
