@@ -84,14 +84,14 @@ def main():
     os.chdir(source)
     project = Project.read(source)
 
-    # Requirements are about the machine that builds, so they are judged before the target is put on.
-    inputs = Inputs.of(call.library)
+    # Requirements are about the machine that builds, so what decides about them is asked before the target is put on.
     markers = marker_environment()
     sys.path[:] = import_path(sys.path, call, project)
     prepare_environment(call)
-    say(f"building a wheel for {call.target.platform} with {project.backend}, {sys.implementation.cache_tag}")
-    check_requirements(project.requires, project.stated_in, inputs, markers)
     apply_target(call)
+    say(f"building a wheel for {call.target.platform} with {project.backend}, {sys.implementation.cache_tag}")
+    inputs = Inputs.of(call.library)
+    check_requirements(project.requires, project.stated_in, inputs, markers)
 
     backend = load_backend(project)
     dynamic = dynamic_requirements(backend, call)
@@ -196,23 +196,27 @@ def source_date(environment):
 
 
 def copy_source(source, destination, moment):
-    """Makes a writable copy with modes 0644 and 0755 only.
+    """Makes a writable copy with modes 0644 and 0755 only, always in the same order and with one time for all.
 
-    Every file gets the same time: else which of a generated file and its origin is the newer one would depend on the
-    order of copying, and tools that look at it would sometimes regenerate.
+    The order of copying is the order in which some file systems list a directory. And if files had different times,
+    which of a generated file and its origin is the newer one would depend on the order of copying; tools that look at
+    it would sometimes regenerate.
     """
     if not os.path.isdir(source):
         raise BuildError(Exit.BAD_CALL, f"the source `{source}` is not a directory")
-    shutil.copytree(source, destination, symlinks=True, copy_function=shutil.copyfile)
-    for directory, directories, files in os.walk(destination, topdown=False):
-        original = os.path.join(source, os.path.relpath(directory, destination))
-        for name in sorted(files):
-            path = os.path.join(directory, name)
-            if not os.path.islink(path):
-                executable = os.stat(os.path.join(original, name)).st_mode & 0o100
-                os.chmod(path, 0o755 if executable else 0o644)
+    for directory, directories, files in os.walk(source):
+        directories.sort()
+        copy = os.path.normpath(os.path.join(destination, os.path.relpath(directory, source)))
+        os.mkdir(copy, 0o755)
+        for name in sorted(directories + files):
+            original, path = os.path.join(directory, name), os.path.join(copy, name)
+            if os.path.islink(original):
+                os.symlink(os.readlink(original), path)
+            elif name in files:
+                shutil.copyfile(original, path)
+                os.chmod(path, 0o755 if os.stat(original).st_mode & 0o100 else 0o644)
                 os.utime(path, (moment, moment))
-        os.chmod(directory, 0o755)
+    for directory, _, _ in os.walk(destination, topdown=False):
         os.utime(directory, (moment, moment))
 
 
@@ -300,7 +304,6 @@ def prepare_environment(call):
     for name, value in defaults.items():
         environment.setdefault(name, value)
     sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
 
 
 def job_counts(cores):
@@ -326,13 +329,43 @@ def cross_environment(target):
 
 
 # Every Python started below us runs this first. It makes what a program can ask about its machine answer for the
-# target, and gives `.pth` files of the build requirements their effect.
+# target, gives `.pth` files of the build requirements their effect, and lists directories in one order: the order of
+# the file system decides, for one, in which order setuptools calls its plug-ins, and with it what gets into the wheel.
 SITE_CUSTOMIZE = '''\
-"""Written by the builder: lets this interpreter answer for the platform that the wheel is for."""
+"""Written by the builder: makes this interpreter answer for the platform that the wheel is for, always alike."""
 import os, platform, posix, site, sys
 
 TARGET = {target!r}
 LIBRARY = {library!r}
+
+
+def listdir(path="."):
+    return sorted(posix.listdir(path))
+
+
+class scandir:
+    def __init__(self, path="."):
+        with posix.scandir(path) as entries:
+            self.entries = iter(sorted(entries, key=lambda entry: entry.name))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.entries = iter(())
+
+
+os.listdir, os.scandir = listdir, scandir
+os.supports_fd |= {{listdir, scandir}}
 
 if TARGET is not None:
     def uname(_real=posix.uname, _machine=TARGET["machine"]):
@@ -362,6 +395,7 @@ def apply_target(call):
     with open(script, "w", encoding="utf-8") as file:
         file.write(SITE_CUSTOMIZE.format(target=facts if target.foreign else None, library=call.library))
     runpy.run_path(script)
+    importlib.invalidate_caches()
     if not target.foreign:
         return
     try:

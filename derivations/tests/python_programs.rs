@@ -1,8 +1,9 @@
 //! Runs the prelude's Python programs as a sandbox would, where the machine has a Python of version 3.11 or later.
 #![expect(clippy::disallowed_methods, reason = "tests run real programs on real files")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says when it is skipped")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -111,12 +112,16 @@ impl Ran {
 
 /// A backend that makes a wheel with one file, which says what the backend saw.
 const GOOD: &str = r#"
-import os, platform, subprocess, sys, zipfile
+import os, subprocess, sys, zipfile
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     open("generated", "w").close()
-    child = subprocess.check_output([sys.executable, "-c", "import platform; print(platform.machine())"], text=True)
+    listing = "import os; print(os.listdir(), [e.name for e in os.scandir('.')], next(os.walk('.')))"
+    os.mkdir("d")
+    for name in sorted("zaxbyc", reverse=True):
+        open("d/" + name, "w").close()
+    print(subprocess.check_output([sys.executable, "-c", listing], text=True, cwd="d"))
     print("settings", config_settings, "cwd", os.path.basename(os.getcwd()), "umask", oct(os.umask(0o022)))
-    print("machine", platform.machine(), child.strip(), "mode", oct(os.stat("backend.py").st_mode & 0o777))
+    print("mode", oct(os.stat("backend.py").st_mode & 0o777), sorted(os.listdir("d")) == os.listdir("d"))
     print("times", {int(os.stat(name).st_mtime) for name in ("backend.py", "pyproject.toml")})
     print("importable", [entry for entry in sys.path if entry.endswith("prelude")])
     with zipfile.ZipFile(os.path.join(directory, "x-1-py3-none-any.whl"), "w") as wheel:
@@ -131,11 +136,13 @@ fn one_wheel_comes_out() {
         return;
     }
     let build = Build::with_backend("[]", GOOD).env("config_settings", r#"{"a": ["b"]}"#);
-    let read_only = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o444));
+    let read_only = fs::Permissions::from_mode(0o444);
     fs::set_permissions(build.at("src/backend.py"), read_only).unwrap();
     let ran = build.run();
     let settings = "settings {'a': ['b']} cwd src umask 0o22";
-    ran.expect(0, &[settings, "mode 0o644", "times {315532800}", "importable []", "built x-1-py3-none-any.whl"]);
+    let names = "['a', 'b', 'c', 'x', 'y', 'z']";
+    ran.expect(0, &[&format!("{names} {names} ('.', [], {names})\n")]);
+    ran.expect(0, &[settings, "mode 0o644 True", "times {315532800}", "importable []", "built x-1-py3-none-any.whl"]);
     let names: Vec<_> = fs::read_dir(build.at("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["x-1-py3-none-any.whl"]);
     assert!(!build.at("src/generated").exists(), "the source was written to");
