@@ -1,7 +1,7 @@
 //! The derivation: what is built, from what, and what its outputs' paths will be.
 //!
 //! The model and every path that follows from it are Nix's; `docs/formats/derivation.md` says how.
-//! [`DerivationBuilder::instantiate`] makes derivations, [`aterm`](crate::aterm) reads and writes them,
+//! [`DerivationBuilder::instantiate`] makes derivations, [`aterm`] reads and writes them,
 //! [`ModuloHashes`] knows the hashes by which derivations are inputs of others, and [`resolve`] replaces inputs by what was built.
 
 mod instantiate;
