@@ -160,7 +160,21 @@ pub fn update(
         reporter,
     };
     lock.sources.extend(resolver.resolve_all(&missing)?);
-    Ok(compare(old, lock))
+    let update = compare(old, lock);
+    for key in &update.changed {
+        warn_of_other_bytes(key, &old.sources[key], &update.lock.sources[key], reporter);
+    }
+    Ok(update)
+}
+
+/// The files of one version of a package are not supposed to change; that somebody asked for news does not make it less odd.
+fn warn_of_other_bytes(key: &str, old: &LockEntry, new: &LockEntry, reporter: &dyn Reporter) {
+    if let (LockEntry::One(old), LockEntry::One(new)) = (old, new)
+        && (old.file == new.file && old.sha256 != new.sha256)
+    {
+        let (file, old, new) = (&new.file, old.sha256.to_hex(), new.sha256.to_hex());
+        reporter.report(Event::Warning(format!("{key}: {file} has other bytes than before: was {old}, is {new}")));
+    }
 }
 
 /// Requests by key. Requests of one key must want the same.

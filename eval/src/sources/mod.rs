@@ -26,3 +26,6 @@ pub use fetch::{FetchAllError, FetchError, FetchOptions, Fetched, Fetcher};
 pub use lock::{LockError, LockOptions, Update};
 pub use machine::Machine;
 pub use registries::Registries;
+
+#[cfg(test)]
+mod tests;
