@@ -40,6 +40,10 @@ fn main() -> ExitCode {
             cases::be_victim(&workshop, &arguments[1]);
             return ExitCode::SUCCESS;
         }
+        Some("--helpless") => {
+            cases::be_helpless(&workshop, &arguments[1]);
+            return ExitCode::SUCCESS;
+        }
         Some("--bench") => {
             bench::measure(&workshop);
             return ExitCode::SUCCESS;

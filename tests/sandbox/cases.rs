@@ -8,8 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ampoule_eval::sandbox::{Builder, Bytes, Engine, EngineError, Exit, Input, Root, Spec};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat};
+use ampoule_eval::sandbox::{Bytes, Engine, EngineError, Exit, Input, Root, Spec};
+use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 
 use crate::Case;
 use crate::workshop::{OUT, Workshop, processes_with};
@@ -49,6 +49,8 @@ pub(crate) const CASES: &[Case] = &[
     ("an output may be a link, and is not followed", link),
     ("outputs can be read whatever their modes", modes),
     ("a killed caller leaves no process", killed),
+    ("a killed helper is told and leaves no process", killed_helper),
+    ("closing the streams is no reason to hurry", closed_streams),
     ("a log that cannot be written stops the build", broken_log),
     ("an impossible spec is refused", impossible),
     ("a missing input is told", missing_input),
@@ -93,7 +95,7 @@ fn identity(workshop: &Workshop) {
     let finished = workshop.succeed(&workshop.script(
         "id -u; id -g; uname -n; cat /proc/sys/kernel/domainname; umask; pwd; ulimit -c; cat /proc/self/oom_score_adj",
     ));
-    assert_eq!(finished.log, "1000\n100\nlocalhost\n(none)\n0022\n/build\n0\n0\n");
+    assert_eq!(finished.log, "1000\n100\nlocalhost\n(none)\n0022\n/build\n0\n500\n");
     let finished = workshop.succeed(&workshop.script("cat /etc/passwd; echo $0"));
     assert!(finished.log.contains("nixbld:x:1000:100:"), "{}", finished.log);
     assert!(finished.log.ends_with("\nsh\n"), "{}", finished.log);
@@ -274,10 +276,8 @@ pub(crate) fn be_victim(workshop: &Workshop, marker: &str) {
     let _ = workshop.run(&workshop.script(&script));
 }
 
-fn killed(workshop: &Workshop) {
+fn killed(_: &Workshop) {
     let marker = marker(4);
-    let temporary = workshop.path("victim");
-    fs::create_dir(&temporary).unwrap();
     let program = std::env::current_exe().unwrap();
     let mut victim = Command::new(program).args(["--victim", &marker]).spawn().unwrap();
     // The victim itself, its zygote, init, the shell and two sleeps.
@@ -285,6 +285,37 @@ fn killed(workshop: &Workshop) {
     victim.kill().unwrap();
     victim.wait().unwrap();
     wait_until(|| processes_with(&marker).is_empty());
+}
+
+/// The other process of [`killed_helper`]: its build ends in an error, and so does the next.
+pub(crate) fn be_helpless(workshop: &Workshop, marker: &str) {
+    let script = format!("sleep {marker}");
+    let error = workshop.run(&workshop.script(&script)).unwrap_err();
+    assert!(matches!(error, EngineError::Died), "{error}");
+    let error = workshop.run(&workshop.script(&script)).unwrap_err();
+    assert!(matches!(error, EngineError::Lost { .. }), "{error}");
+}
+
+fn killed_helper(_: &Workshop) {
+    let marker = marker(6);
+    let program = std::env::current_exe().unwrap();
+    let mut caller = Command::new(program).args(["--helpless", &marker]).spawn().unwrap();
+    wait_until(|| processes_with(&format!("sleep\0{marker}")).len() == 1);
+    let is_child = |process: &String| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent == Some(&caller.id().to_string())
+    };
+    let zygote = processes_with(&marker).into_iter().find(is_child).unwrap();
+    Command::new("kill").args(["-9", &zygote]).status().unwrap();
+    assert!(caller.wait().unwrap().success());
+    wait_until(|| processes_with(&marker).is_empty());
+}
+
+fn closed_streams(workshop: &Workshop) {
+    let finished = workshop.succeed(&workshop.script("exec >/dev/null 2>&1; sleep 0.3; echo unheard; mkdir $out"));
+    assert_eq!(finished.log, "");
+    assert!(finished.outcome.duration >= Duration::from_millis(300));
 }
 
 fn wait_until(condition: impl Fn() -> bool) {
@@ -357,6 +388,4 @@ fn at_once(workshop: &Workshop) {
             });
         }
     });
-    assert!(matches!(workshop.builtin("nothing").builder, Builder::Builtin { .. }));
-    let _ = AtFlags::empty();
 }

@@ -88,6 +88,7 @@ impl Engine for Embedded {
             limits: &spec.limits,
             started,
             last_byte: started,
+            pipe_is_open: true,
             logged: 0,
             init: None,
             results: None,
@@ -117,6 +118,8 @@ struct Run<'a> {
     limits: &'a Limits,
     started: Instant,
     last_byte: Instant,
+    /// Whether anybody may still write to the log.
+    pipe_is_open: bool,
     logged: u64,
     /// Init's process descriptor, once it exists.
     init: Option<OwnedFd>,
@@ -174,21 +177,16 @@ impl Run<'_> {
         let left = time_left.min(silence_left).min(Duration::from_secs(3600));
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
         let mut watched = Vec::with_capacity(3);
-        watched.push(PollFd::new(&self.pipe, PollFlags::IN));
+        watched.extend(self.pipe_is_open.then(|| PollFd::new(&self.pipe, PollFlags::IN)));
         watched.extend(socket_is_open.then(|| PollFd::new(&self.socket, PollFlags::IN)));
         watched.extend(self.init.as_ref().map(|init| PollFd::new(init, PollFlags::IN)));
         match poll(&mut watched, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let happened = |number: usize| watched.get(number).is_some_and(|watched| !watched.revents().is_empty());
-        let (log, socket) = (happened(0), socket_is_open && happened(1));
-        let died = self.init.is_some() && happened(watched.len() - 1);
-        // A log that every writer has closed stays "ready" until the end; it must not keep us busy.
-        if log && !socket && !died && watched[0].revents() == PollFlags::HUP {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        Ok(Seen { log, socket, died })
+        let mut happened = watched.iter().map(|watched| !watched.revents().is_empty());
+        let mut next = |is_watched: bool| is_watched && happened.next().unwrap_or(false);
+        Ok(Seen { log: next(self.pipe_is_open), socket: next(socket_is_open), died: next(self.init.is_some()) })
     }
 
     fn time_left(&self, now: Instant) -> (Duration, Duration) {
@@ -203,7 +201,11 @@ impl Run<'_> {
         let mut buffer = [0; 64 << 10];
         loop {
             let count = match rustix::io::read(&self.pipe, &mut buffer) {
-                Ok(0) | Err(Errno::AGAIN) => return,
+                Ok(0) => {
+                    self.pipe_is_open = false;
+                    return;
+                }
+                Err(Errno::AGAIN) => return,
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
                 Err(error) => {
@@ -218,7 +220,9 @@ impl Run<'_> {
                 return self.give_up(EngineError::Log(error));
             }
             if kept < count {
-                return self.stop(Exit::LogLimit);
+                // Counts even if the builder has just ended well: whether it had must not decide.
+                self.verdict = Some(Exit::LogLimit);
+                return self.kill();
             }
         }
     }

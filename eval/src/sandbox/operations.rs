@@ -163,7 +163,9 @@ pub enum Operation {
     /// Change the working directory.
     WorkIn(String),
     /// Set the soft and hard value of a resource limit; `None` means unlimited, as far as the caller may.
-    Limit { resource: Resource, value: Option<u64> },
+    Limit { resource: Resource, soft: Option<u64>, hard: Option<u64> },
+    /// Be the kernel's first choice when memory runs out.
+    DieFirst,
     /// Choose whether addresses are randomised.
     RandomiseAddresses(bool),
     /// Confine to so many of the processors.
@@ -208,6 +210,7 @@ impl fmt::Display for Operation {
             Self::Umask(_) => f.write_str("set the umask"),
             Self::WorkIn(path) => write!(f, "enter `{path}`"),
             Self::Limit { resource, .. } => write!(f, "limit the resource {resource:?}"),
+            Self::DieFirst => f.write_str("set the out-of-memory score"),
             Self::RandomiseAddresses(_) => f.write_str("set the personality"),
             Self::UseProcessors(_) => f.write_str("choose processors"),
             Self::Confine => f.write_str("confine signals"),
@@ -447,7 +450,6 @@ fn enter(spec: &Spec) -> Vec<Operation> {
     let limits = [
         (Resource::Core, Some(0)),
         (Resource::Files, Some(4096)),
-        (Resource::Stack, Some(8 << 20)),
         (Resource::FileSize, None),
         (Resource::CpuTime, None),
         (Resource::AddressSpace, None),
@@ -459,7 +461,10 @@ fn enter(spec: &Spec) -> Vec<Operation> {
         (Resource::Data, spec.limits.memory_bytes),
         (Resource::Processes, Some(u64::from(spec.limits.processes))),
     ];
-    operations.extend(limits.map(|(resource, value)| Operation::Limit { resource, value }));
+    operations.extend(limits.map(|(resource, value)| Operation::Limit { resource, soft: value, hard: value }));
+    // Programs that recurse deeply raise their stack themselves.
+    operations.push(Operation::Limit { resource: Resource::Stack, soft: Some(8 << 20), hard: None });
+    operations.push(Operation::DieFirst);
     operations.push(Operation::RandomiseAddresses(spec.conditions.address_randomisation));
     operations.extend(spec.conditions.cpus.map(Operation::UseProcessors));
     operations.extend([Operation::DropPrivileges, Operation::Confine, Operation::Filter]);
@@ -496,4 +501,86 @@ fn supervision(spec: &Spec) -> Supervision {
         Clock::StartAt(seconds) => Some(seconds),
     };
     Supervision { clock, random: spec.conditions.random_seed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{Conditions, Input, Limits};
+
+    fn spec() -> Spec {
+        Spec {
+            root: Root::Tree("/home/me/store/sysroot".into()),
+            inputs: vec![Input { source: "/home/me/store/abc-zlib".into(), target: "/nix/store/abc-zlib".into() }],
+            store_dir: "/nix/store".into(),
+            builder: Builder::Exec { program: "/bin/sh".into(), args: vec!["-e".into(), "script".into()] },
+            env: [("out", "/nix/store/def-out"), ("HOME", "/build")].map(|(k, v)| (k.into(), v.into())).into(),
+            build_files: [("attrs".to_owned(), Bytes::from("{}"))].into(),
+            limits: Limits { output_bytes: 1 << 30, ..Limits::default() },
+            conditions: Conditions::default(),
+        }
+    }
+
+    /// A plan, one operation a line.
+    fn render(plan: &Plan) -> String {
+        let mut lines = Vec::new();
+        for (title, operations) in [("prepare", &plan.prepare), ("enter", &plan.enter)] {
+            lines.push(format!("{title}:"));
+            lines.extend(operations.iter().map(|operation| format!("  {}", serde_json::to_string(operation).unwrap())));
+        }
+        lines.push(format!("run: {}", serde_json::to_string(&plan.program).unwrap()));
+        lines.push(format!("answer: {}", serde_json::to_string(&plan.supervision).unwrap()));
+        lines.join("\n") + "\n"
+    }
+
+    fn check(spec: &Spec, expected: &str) {
+        let plan = plan(spec).unwrap();
+        assert_eq!(render(&plan), expected);
+        let json = serde_json::to_vec(&plan).unwrap();
+        assert_eq!(serde_json::from_slice::<Plan>(&json).unwrap(), plan);
+    }
+
+    #[test]
+    fn an_ordinary_plan() {
+        check(&spec(), include_str!("../../../tests/vectors/sandbox/ordinary.plan"));
+    }
+
+    #[test]
+    fn a_plan_under_other_conditions() {
+        let mut spec = spec();
+        spec.store_dir = "/opt/deep/store".into();
+        spec.inputs[0].target = "/opt/deep/store/abc-zlib".into();
+        spec.builder = Builder::Builtin { name: "builtin:unpack-v1".into(), out: "/opt/deep/store/def-out".into() };
+        spec.conditions = Conditions {
+            clock: Clock::StartAt(2_000_000_000),
+            cpus: Some(1),
+            directory_order: Order::Reversed,
+            random_seed: Some(7),
+            address_randomisation: true,
+            last_process: Some(30_000),
+            monotonic_start_seconds: 77,
+        };
+        check(&spec, include_str!("../../../tests/vectors/sandbox/conditions.plan"));
+    }
+
+    fn refused(change: impl FnOnce(&mut Spec)) -> String {
+        let mut spec = spec();
+        change(&mut spec);
+        plan(&spec).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn impossible_specs_are_refused() {
+        for store in ["nix/store", "/", "/etc/store", "/proc", "/nix//store", "/nix/store/", "/nix/../store"] {
+            assert!(refused(|spec| spec.store_dir = store.into()).contains("store directory"), "{store}");
+        }
+        for target in ["/nix/store", "/nix/store/", "/nix/store/a/b", "/nix/store/..", "/nix/storage/a", "a"] {
+            assert!(refused(|spec| spec.inputs[0].target = target.into()).contains("not an entry"), "{target}");
+        }
+        assert!(refused(|spec| spec.inputs.push(spec.inputs[0].clone())).contains("twice"));
+        assert!(refused(|spec| drop(spec.build_files.insert("a/b".into(), "".into()))).contains("`a/b`"));
+        assert!(refused(|spec| drop(spec.env.insert("a\0".into(), "".into()))).contains("environment"));
+        assert!(refused(|spec| spec.limits.timeout_seconds = 0).contains("timeout"));
+        assert!(refused(|spec| spec.conditions.cpus = Some(0)).contains("processors"));
+    }
 }

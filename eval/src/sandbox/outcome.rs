@@ -14,8 +14,8 @@ pub struct Outcome {
     /// Wall time from the request to the death of the last process.
     pub duration: Duration,
     /// The logical store directory as the build left it, on a file system of its own: the outputs, and an empty
-    /// placeholder for each input. The caller can read everything below it, whatever modes the build chose; names,
-    /// kinds and contents are the build's and not to be trusted.
+    /// placeholder for each input. If the builder exited, the caller can read everything below it, whatever modes the
+    /// build chose. Names, kinds and contents are the build's and not to be trusted.
     pub store: OwnedFd,
     /// `/build` as the build left it, for those who want to look at a failed build.
     pub build: Option<OwnedFd>,

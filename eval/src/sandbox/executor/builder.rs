@@ -70,7 +70,8 @@ fn perform(operation: &Operation, supervision: &Supervision, birth: &Birth<'_>) 
     match operation {
         Operation::Umask(mask) => system::set_umask(*mask),
         Operation::WorkIn(path) => rustix::process::chdir(path.as_str())?,
-        Operation::Limit { resource, value } => system::set_limit(number(*resource), *value)?,
+        Operation::Limit { resource, soft, hard } => system::set_limit(number(*resource), *soft, *hard)?,
+        Operation::DieFirst => die_first()?,
         Operation::RandomiseAddresses(randomise) => system::randomise_addresses(*randomise)?,
         Operation::UseProcessors(count) => use_processors(*count)?,
         Operation::Confine => system::confine()?,
@@ -96,6 +97,14 @@ fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Re
         Some(_) => Ok(()),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
+}
+
+/// What a build keeps in memory is freed when it dies; what the caller keeps there may be worth more.
+fn die_first() -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let score = openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&score, b"500")?;
+    Ok(())
 }
 
 /// Keeps the first of the processors that are allowed anyway.

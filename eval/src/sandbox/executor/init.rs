@@ -118,6 +118,8 @@ fn start_builder(
         ours = Some((pair.0, Patches::find(&plan.supervision)?));
         theirs = Some(pair.1);
     }
+    // From here on nothing in the sandbox may look into init.
+    system::set_dumpable(false)?;
     match system::fork()? {
         Fork::Child => {
             drop(ours);
@@ -125,8 +127,6 @@ fn start_builder(
         }
         Fork::Parent { child } => {
             drop(theirs);
-            // From here on nothing in the sandbox may look into init.
-            system::set_dumpable(false)?;
             let supervisor = match ours {
                 Some((channel, patches)) => Supervisor::take_over(&channel, child, patches, &plan.supervision)?,
                 None => None,

@@ -243,21 +243,15 @@ fn close_range(first: RawFd, last: RawFd, flags: c_int) {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
 }
 
-/// Sets a resource limit, lowered to the hard one if that cannot be raised.
-pub(super) fn set_limit(resource: Limited, value: Option<u64>) -> io::Result<()> {
-    let value = value.unwrap_or(libc::RLIM_INFINITY);
-    let wanted = libc::rlimit { rlim_cur: value, rlim_max: value };
-    // SAFETY: `wanted` is a valid limit.
-    if unsafe { libc::setrlimit(resource, &raw const wanted) } == 0 {
-        return Ok(());
-    }
+/// Sets a resource limit, no higher than the hard one that is there.
+pub(super) fn set_limit(resource: Limited, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
     let mut current = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `current` is valid for writing.
     check_int(unsafe { libc::getrlimit(resource, &raw mut current) })?;
-    let most = value.min(current.rlim_max);
-    let lowered = libc::rlimit { rlim_cur: most, rlim_max: most };
-    // SAFETY: `lowered` is a valid limit.
-    check_int(unsafe { libc::setrlimit(resource, &raw const lowered) }).map(drop)
+    let value = |wanted: Option<u64>| wanted.unwrap_or(libc::RLIM_INFINITY).min(current.rlim_max);
+    let wanted = libc::rlimit { rlim_cur: value(soft), rlim_max: value(hard) };
+    // SAFETY: `wanted` is a valid limit.
+    check_int(unsafe { libc::setrlimit(resource, &raw const wanted) }).map(drop)
 }
 
 /// Raises the limit of open files as far as it goes.
