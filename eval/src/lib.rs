@@ -3,6 +3,7 @@
 pub mod builtins;
 pub mod difference;
 pub mod lang;
+pub mod realise;
 pub mod reporter;
 pub mod sandbox;
 pub mod sources;
