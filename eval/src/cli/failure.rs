@@ -46,6 +46,13 @@ impl Failure {
         Self::new(message)
     }
 
+    /// The same failure with what was being done in front of it.
+    #[must_use]
+    pub fn context(mut self, doing: impl std::fmt::Display) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
     /// The same failure with what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

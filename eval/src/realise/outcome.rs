@@ -59,6 +59,26 @@ pub struct Failure {
     pub duration: Duration,
 }
 
+impl Failure {
+    /// A failure of the build itself.
+    pub(super) fn build(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind: FailureKind::Build, message, hint: None, log_tail: Vec::new(), duration: Duration::ZERO }
+    }
+
+    /// A failure of the machine, the store or the sandbox.
+    pub(super) fn machine(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Machine, ..Self::build(message) }
+    }
+
+    /// The same failure with what to do next.
+    #[must_use]
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
 /// The kinds of failure that programs tell apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureKind {

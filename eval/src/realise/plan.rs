@@ -1,0 +1,154 @@
+//! What has to be done for a set of goals: a function of the derivations and of what the store has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ampoule_derivations::derivation::Derivation;
+use ampoule_store::path::StorePath;
+
+use super::schedule::{Class, Task};
+
+/// What is known of a derivation before anything is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Its outputs' store paths, if all of them are valid.
+    pub outputs: Option<BTreeMap<String, StorePath>>,
+    /// Whether its outputs need no proof any more: they have one, or their hash is stated beforehand.
+    pub proved: bool,
+}
+
+/// How much of a derivation is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// That there is a proof.
+    Proof,
+    /// Valid outputs, and with a check a proof too.
+    Outputs,
+}
+
+/// Work on one derivation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The derivation.
+    pub derivation: StorePath,
+    /// Whether its outputs have to be made; otherwise they are valid and only lack a proof.
+    pub make: bool,
+    /// Whether it has to be built a second time.
+    pub check: bool,
+}
+
+/// All work, in an order in which everything comes after what it needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The work.
+    pub steps: Vec<Step>,
+    /// For each step, the positions of the steps it needs.
+    pub(super) tasks: Vec<TaskShape>,
+    /// Derivations whose outputs are valid already.
+    pub found: BTreeMap<StorePath, Status>,
+}
+
+/// The scheduler's view of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TaskShape {
+    pub(super) class: Class,
+    pub(super) needs: Vec<usize>,
+}
+
+impl Plan {
+    pub(super) fn tasks(&self) -> Vec<Task> {
+        self.tasks.iter().map(|shape| Task { class: shape.class, needs: shape.needs.clone() }).collect()
+    }
+}
+
+/// Why no plan can be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError<E> {
+    /// A derivation is needed that nobody knows.
+    #[error("the derivation `{0}` is needed but not known")]
+    Unknown(StorePath),
+    /// Derivations need one another in a circle.
+    #[error("derivations need one another in a circle, among them `{0}`")]
+    Cycle(StorePath),
+    /// The store could not say what it has.
+    #[error(transparent)]
+    Status(E),
+}
+
+/// Plans the work for `goals`. `status` says what is known of a derivation; it is asked once for each.
+pub(super) fn plan<E>(
+    goals: &[StorePath],
+    check: bool,
+    derivations: &BTreeMap<StorePath, Derivation>,
+    mut status: impl FnMut(&StorePath, &Derivation) -> Result<Status, E>,
+) -> Result<Plan, PlanError<E>> {
+    let mut known: BTreeMap<&StorePath, Status> = BTreeMap::new();
+    let mut needs: BTreeMap<&StorePath, Need> = BTreeMap::new();
+    let mut pending: Vec<(&StorePath, Need)> = goals.iter().map(|goal| (goal, Need::Outputs)).collect();
+    while let Some((path, need)) = pending.pop() {
+        if needs.get(path).is_some_and(|before| *before >= need) {
+            continue;
+        }
+        let (path, derivation) =
+            derivations.get_key_value(path).ok_or_else(|| PlanError::Unknown(path.clone()))?;
+        if !known.contains_key(path) {
+            known.insert(path, status(path, derivation).map_err(PlanError::Status)?);
+        }
+        needs.insert(path, need);
+        let inputs_need = match (work(&known[path], need, check), check) {
+            (Some(_), _) => Need::Outputs,
+            (None, true) => Need::Proof,
+            (None, false) => continue,
+        };
+        pending.extend(derivation.input_derivations.keys().map(|input| (input, inputs_need)));
+    }
+    order(derivations, &needs, known, check)
+}
+
+/// What has to be done about a derivation, if anything.
+fn work(status: &Status, need: Need, check: bool) -> Option<(bool, bool)> {
+    let check = check && !status.proved;
+    let make = status.outputs.is_none() && (need == Need::Outputs || check);
+    (make || check).then_some((make, check))
+}
+
+fn order<E>(
+    derivations: &BTreeMap<StorePath, Derivation>,
+    needs: &BTreeMap<&StorePath, Need>,
+    known: BTreeMap<&StorePath, Status>,
+    check: bool,
+) -> Result<Plan, PlanError<E>> {
+    let mut plan = Plan::default();
+    let mut position: BTreeMap<&StorePath, usize> = BTreeMap::new();
+    let mut entered: BTreeSet<&StorePath> = BTreeSet::new();
+    for start in needs.keys() {
+        // Each derivation is met twice: on the way in, and again when its inputs are done.
+        let mut pending = vec![(*start, false)];
+        while let Some((path, inputs_done)) = pending.pop() {
+            let Some((make, check)) = work(&known[path], needs[path], check) else { continue };
+            if position.contains_key(path) {
+                continue;
+            }
+            let inputs = derivations[path].input_derivations.keys();
+            if inputs_done {
+                position.insert(path, plan.steps.len());
+                let class = if is_fetch(&derivations[path]) { Class::Fetch } else { Class::Build };
+                let needs = inputs.filter_map(|input| position.get(input).copied()).collect();
+                plan.tasks.push(TaskShape { class, needs });
+                plan.steps.push(Step { derivation: path.clone(), make, check });
+            } else {
+                if !entered.insert(path) {
+                    return Err(PlanError::Cycle(path.clone()));
+                }
+                pending.push((path, true));
+                pending.extend(inputs.filter(|input| !position.contains_key(input)).map(|input| (input, false)));
+            }
+        }
+    }
+    plan.found = known.into_iter().filter(|(_, s)| s.outputs.is_some()).map(|(p, s)| (p.clone(), s)).collect();
+    Ok(plan)
+}
+
+/// Whether the derivation's builder fetches a source.
+pub(super) fn is_fetch(derivation: &Derivation) -> bool {
+    derivation.builder == ampoule_derivations::builtin::FETCH
+}

@@ -1,0 +1,284 @@
+//! Runs one derivation in a sandbox: from its inputs to the staged outputs.
+
+#![expect(clippy::disallowed_methods, reason = "the clock says when a build began")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ampoule_derivations::derivation::{Derivation, Output};
+use ampoule_store::content_address::ContentAddress;
+use ampoule_store::hash::Sha256Digest;
+use ampoule_store::local::{AddFixedError, LocalStore, Registration, Staged};
+use ampoule_store::path::{StoreDir, StorePath};
+
+use super::environment::{Environment, environment};
+use super::outcome::{Failure, FailureKind};
+use crate::sandbox::{Builder, Bytes, Conditions, Engine, Exit, Input, Limits, Outcome, Root, Spec};
+
+/// The environment variable that names the sysroot a build runs in.
+const ROOTFS: &[u8] = b"rootfs";
+
+/// One run of a builder.
+pub(super) struct Run<'a> {
+    pub(super) store: &'a LocalStore,
+    pub(super) engine: &'a dyn Engine,
+    pub(super) limits: &'a Limits,
+    /// The derivation to build, its inputs resolved.
+    pub(super) path: &'a StorePath,
+    pub(super) derivation: &'a Derivation,
+    /// The store paths of its inputs.
+    pub(super) inputs: &'a BTreeSet<StorePath>,
+    pub(super) conditions: Conditions,
+    /// How many cores the builder is told to use.
+    pub(super) cores: u32,
+}
+
+/// What a run made.
+pub(super) struct Made {
+    /// The outputs, ready to be registered, by name.
+    pub(super) outputs: BTreeMap<String, Registration>,
+    /// When it began, in seconds since 1970.
+    pub(super) started_at: i64,
+    /// How long it took.
+    pub(super) duration: Duration,
+}
+
+impl Run<'_> {
+    /// Runs the builder; its log goes to `log`.
+    pub(super) fn make(&self, log: &mut dyn Write) -> Result<Made, Failure> {
+        let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let scratch = self.scratch_paths()?;
+        let closure = self.store.closure(self.inputs).map_err(|error| machine("read the closure of the inputs", &error))?;
+        let spec = self.spec(&scratch, &closure)?;
+        let outcome = self.engine.run(&spec, log).map_err(|error| {
+            let mut failure = machine("set up the sandbox", &error);
+            failure.hint = error.hint();
+            failure
+        })?;
+        if !outcome.exit.success() {
+            return Err(self.exit_failure(&outcome));
+        }
+        let duration = outcome.duration;
+        let outputs = self.collect(&outcome, &scratch, closure).map_err(|mut failure| {
+            failure.duration = duration;
+            failure
+        })?;
+        Ok(Made { outputs, started_at, duration })
+    }
+
+    /// Where the builder is told to make each output: the final path where it is known, else a path that stands for it.
+    fn scratch_paths(&self) -> Result<BTreeMap<String, StorePath>, Failure> {
+        let store_dir = self.store.store_dir();
+        self.derivation
+            .outputs
+            .iter()
+            .map(|(name, output)| {
+                let path = match self.derivation.static_output_path(store_dir, name, output) {
+                    Some(path) => Ok(path),
+                    None => self.fallback_path(store_dir, name),
+                };
+                path.map(|path| (name.clone(), path))
+            })
+            .collect()
+    }
+
+    /// Nix's path for an output whose own path is not known yet: stable for a derivation, and like no other.
+    fn fallback_path(&self, store_dir: &StoreDir, output: &str) -> Result<StorePath, Failure> {
+        let kind = format!("rewrite:{}:name:{output}", self.path);
+        let name = self.derivation.output_path_name(output);
+        store_dir
+            .fingerprinted_path(&kind, &Sha256Digest::from([0; 32]), &name)
+            .map_err(|error| Failure::build(format!("output `{output}`: {error}")))
+    }
+
+    fn spec(&self, scratch: &BTreeMap<String, StorePath>, closure: &BTreeSet<StorePath>) -> Result<Spec, Failure> {
+        let store_dir = self.store.store_dir();
+        let Environment { variables, arguments, files } = environment(self.derivation, scratch, store_dir, self.cores)
+            .map_err(|error| Failure::build(error.to_string()))?;
+        let inputs = closure.iter().map(|path| Input {
+            source: self.store.physical_path(path),
+            target: store_dir.display(path),
+        });
+        Ok(Spec {
+            root: self.root()?,
+            inputs: inputs.collect(),
+            store_dir: store_dir.as_str().to_owned(),
+            builder: self.builder(scratch, arguments)?,
+            env: variables.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
+            build_files: files.into_iter().map(|(name, content)| (name, Bytes::from(content))).collect(),
+            limits: self.limits.clone(),
+            conditions: self.conditions.clone(),
+        })
+    }
+
+    fn root(&self) -> Result<Root, Failure> {
+        let Some(value) = self.derivation.env.get(ROOTFS) else { return Ok(Root::Empty) };
+        let text = String::from_utf8_lossy(value);
+        let path = self.store.store_dir().parse(&text).ok().filter(|path| self.inputs.contains(path));
+        match path {
+            Some(path) => Ok(Root::Tree(self.store.physical_path(&path))),
+            None => Err(Failure::build(format!("`rootfs` is `{text}`, which is not the path of an input"))),
+        }
+    }
+
+    fn builder(&self, scratch: &BTreeMap<String, StorePath>, arguments: Vec<Vec<u8>>) -> Result<Builder, Failure> {
+        let name = self.derivation.builder.clone();
+        if !name.starts_with("builtin:") {
+            return Ok(Builder::Exec { program: name, args: arguments.into_iter().map(Bytes::from).collect() });
+        }
+        match scratch.get("out") {
+            Some(out) if scratch.len() == 1 => Ok(Builder::Builtin { name, out: self.store.store_dir().display(out) }),
+            _ => Err(Failure::build(format!("`{name}` makes the one output `out`, and nothing else"))),
+        }
+    }
+
+    fn exit_failure(&self, outcome: &Outcome) -> Failure {
+        let limits = self.limits;
+        let (kind, message, hint) = match &outcome.exit {
+            Exit::TimedOut => (
+                FailureKind::TimedOut,
+                format!("the build was stopped after {} seconds", limits.timeout_seconds),
+                Some("give it more with `--timeout SECONDS`".to_owned()),
+            ),
+            Exit::Silent => (
+                FailureKind::TimedOut,
+                format!("the build was stopped: it wrote nothing for {} seconds", limits.silence_seconds),
+                Some("allow more with `--max-silent-time SECONDS`".to_owned()),
+            ),
+            Exit::LogLimit => (
+                FailureKind::Build,
+                format!("the build was stopped: its log passed {} bytes", limits.log_bytes),
+                Some("allow more with `--max-log-size BYTES`".to_owned()),
+            ),
+            Exit::NotStarted(reason) => (
+                FailureKind::Build,
+                format!("the builder `{}` could not be started: {reason}", self.derivation.builder),
+                None,
+            ),
+            exit => (FailureKind::Build, format!("the builder {exit}"), None),
+        };
+        Failure { kind, message, hint, log_tail: Vec::new(), duration: outcome.duration }
+    }
+
+    /// Copies the outputs out of the sandbox and finds their final paths.
+    fn collect(
+        &self,
+        outcome: &Outcome,
+        scratch: &BTreeMap<String, StorePath>,
+        mut candidates: BTreeSet<StorePath>,
+    ) -> Result<BTreeMap<String, Registration>, Failure> {
+        candidates.extend(scratch.values().cloned());
+        let mut staged = BTreeMap::new();
+        for (name, path) in scratch {
+            let entry = OsStr::new(path.base_name());
+            if let Err(rustix::io::Errno::NOENT) =
+                rustix::fs::statat(&outcome.store, entry, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            {
+                return Err(Failure::build(format!("the builder succeeded but did not make its output `{name}`"))
+                    .hint(format!("it has to create `$`{name}: a file, a directory or a symbolic link")));
+            }
+            let object = self
+                .store
+                .stage_from_fd(outcome.store.as_fd(), entry, &candidates, Some(path))
+                .map_err(|error| Failure::build(format!("output `{name}`: {}", chain(&error))))?;
+            staged.insert(name.clone(), object);
+        }
+        self.place(staged, scratch)
+    }
+
+    /// Gives each staged output its final path.
+    fn place(
+        &self,
+        staged: BTreeMap<String, Staged>,
+        scratch: &BTreeMap<String, StorePath>,
+    ) -> Result<BTreeMap<String, Registration>, Failure> {
+        let mut placed: BTreeMap<String, Registration> = BTreeMap::new();
+        // Outputs whose final path differs from the one they were made at.
+        let mut moved: BTreeMap<StorePath, StorePath> = BTreeMap::new();
+        for (name, object) in in_order(staged, scratch)? {
+            let own = &scratch[&name];
+            let object = self
+                .store
+                .rewrite_references(object, &moved, Some(own))
+                .map_err(|error| machine(&format!("rewrite output `{name}`"), &error))?;
+            let registration = match &self.derivation.outputs[&name] {
+                Output::Fixed(address) => self.fixed(&name, object, address)?,
+                Output::Floating { .. } | Output::Impure { .. } => self.floating(&name, object, own)?,
+                Output::InputAddressed(_) | Output::Deferred => self.input_addressed(object, own),
+            };
+            moved.insert(own.clone(), registration.path.clone());
+            placed.insert(name, registration);
+        }
+        Ok(placed)
+    }
+
+    fn input_addressed(&self, staged: Staged, path: &StorePath) -> Registration {
+        let mut references = staged.references().clone();
+        if staged.self_reference() {
+            references.insert(path.clone());
+        }
+        let deriver = Some(self.path.clone());
+        Registration { staged, path: path.clone(), references, deriver, content_address: None }
+    }
+
+    fn floating(&self, output: &str, staged: Staged, scratch: &StorePath) -> Result<Registration, Failure> {
+        let name = self.derivation.output_path_name(output);
+        let addressed = self
+            .store
+            .into_content_addressed(staged, &name, scratch)
+            .map_err(|error| Failure::build(format!("output `{output}`: {}", chain(&error))))?;
+        Ok(addressed.registration(Some(self.path.clone())))
+    }
+
+    fn fixed(&self, output: &str, staged: Staged, address: &ContentAddress) -> Result<Registration, Failure> {
+        let name = self.derivation.output_path_name(output);
+        match self.store.into_fixed(staged, &name, &address.hash, address.method) {
+            Ok(addressed) => Ok(addressed.registration(Some(self.path.clone()))),
+            Err(error @ AddFixedError::Mismatch { .. }) => {
+                Err(Failure { kind: FailureKind::HashMismatch, ..Failure::build(error.to_string()) })
+            }
+            Err(error) => Err(Failure::build(format!("output `{output}`: {}", chain(&error)))),
+        }
+    }
+}
+
+/// Outputs in an order in which each comes after those it refers to.
+fn in_order(
+    mut staged: BTreeMap<String, Staged>,
+    scratch: &BTreeMap<String, StorePath>,
+) -> Result<Vec<(String, Staged)>, Failure> {
+    let mut ordered = Vec::new();
+    while !staged.is_empty() {
+        let next = staged.iter().find(|(_, object)| {
+            staged.keys().all(|other| !object.references().contains(&scratch[other]))
+        });
+        let Some(name) = next.map(|(name, _)| name.clone()) else {
+            let names: Vec<&str> = staged.keys().map(String::as_str).collect();
+            return Err(Failure::build(format!("outputs refer to each other in a circle: `{}`", names.join("`, `"))));
+        };
+        let object = staged.remove(&name).expect("it was just found");
+        ordered.push((name, object));
+    }
+    Ok(ordered)
+}
+
+fn machine(doing: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::machine(format!("cannot {doing}: {}", chain(error)))
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
