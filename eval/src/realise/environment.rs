@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ampoule_derivations::derivation::Derivation;
+use ampoule_derivations::derivation::{Derivation, replace_all};
 use ampoule_derivations::placeholder;
 use ampoule_store::base32;
 use ampoule_store::hash::Sha256Digest;
@@ -44,7 +44,10 @@ pub(super) fn environment(
         outputs.iter().map(|(name, path)| (name.clone(), store_dir.display(path))).collect();
     let placeholders: Vec<(String, &String)> =
         paths.iter().map(|(name, path)| (placeholder::output(name), path)).collect();
-    let fill = |value: &[u8]| replace_all(value, &placeholders);
+    let fill = |value: &[u8]| {
+        let filled = placeholders.iter().fold(value.to_vec(), |text, (from, to)| replace_all(text, from.as_bytes(), to.as_bytes()));
+        filled
+    };
 
     let mut environment = Environment {
         variables: base_variables(store_dir, cores),
@@ -124,21 +127,4 @@ fn structured(
 
 fn words(text: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(text).split_ascii_whitespace().map(str::to_owned).collect()
-}
-
-fn replace_all(value: &[u8], replacements: &[(String, &String)]) -> Vec<u8> {
-    replacements.iter().fold(value.to_vec(), |text, (from, to)| replace(&text, from.as_bytes(), to.as_bytes()))
-}
-
-/// `text` with every occurrence of `from`, which is not empty, replaced.
-pub(super) fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    let mut result = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(position) = rest.windows(from.len()).position(|window| window == from) {
-        result.extend_from_slice(&rest[..position]);
-        result.extend_from_slice(to);
-        rest = &rest[position + from.len()..];
-    }
-    result.extend_from_slice(rest);
-    result
 }

@@ -1,4 +1,219 @@
 //! Makes derivations' outputs valid: finds, fetches or builds them, and proves them by building again.
+//!
+//! [`Realiser::realise`] plans from the goals inwards, then works through the plan in parallel. A derivation is *resolved*
+//! before it is built: its inputs become the store paths they turned out to be, and derivations that resolve to the
+//! same one share its result.
+
+mod build;
+mod check;
+mod environment;
 mod log;
+mod outcome;
+mod plan;
+mod sandboxed;
 mod schedule;
 mod structured_attributes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ampoule_derivations::aterm;
+use ampoule_derivations::derivation::{Derivation, Output};
+use ampoule_store::local::{DerivationRow, LocalStore, QueryError};
+use ampoule_store::path::StorePath;
+
+pub use outcome::{Failure, FailureKind, How, Outcome, Outcomes, Realised};
+pub use plan::{Plan, PlanError, Status, Step};
+
+use self::schedule::{Ended, Threads};
+use crate::lang::StoreObject;
+use crate::reporter::Reporter;
+use crate::sandbox::{Engine, Limits};
+
+/// Downloads at a time: more do not make a mirror faster.
+const FETCHES: NonZeroUsize = NonZeroUsize::new(6).expect("six is not zero");
+
+/// Brings a source's bytes into the store.
+pub trait Fetch: Sync {
+    /// Makes the output of the fixed-output derivation valid, or says why not.
+    ///
+    /// # Errors
+    /// When nobody has the bytes, they have another hash, or the store refuses them.
+    fn fetch(&self, path: &StorePath, derivation: &Derivation) -> Result<(), Failure>;
+}
+
+/// How to go about it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Builds at a time.
+    pub jobs: NonZeroUsize,
+    /// Cores that a builder is told to use.
+    pub cores: u32,
+    /// Whether to go on with what does not need a failed derivation.
+    pub keep_going: bool,
+    /// Whether everything realised must have a proof.
+    pub check: bool,
+    /// How much a build may use.
+    pub limits: Limits,
+}
+
+/// Makes outputs valid.
+pub struct Realiser<'a> {
+    /// Where outputs are kept.
+    pub store: &'a LocalStore,
+    /// Every derivation that may be needed.
+    pub derivations: &'a BTreeMap<StorePath, Arc<Derivation>>,
+    /// Texts and files that derivations take as sources.
+    pub objects: &'a BTreeMap<StorePath, StoreObject>,
+    /// Runs builders.
+    pub engine: &'a dyn Engine,
+    /// Fetches sources.
+    pub fetch: &'a dyn Fetch,
+    /// Is told what happens.
+    pub reporter: &'a dyn Reporter,
+    /// How to go about it.
+    pub options: Options,
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RealiseError {
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError<QueryError>),
+    /// The derivations, or the objects they take as sources, cannot be put into the store.
+    #[error("cannot put the derivations into the store: {0}")]
+    Prepare(String),
+}
+
+impl Realiser<'_> {
+    /// What [`realise`](Self::realise) would do.
+    ///
+    /// # Errors
+    /// When a derivation is not known or the store cannot be read.
+    pub fn plan(&self, goals: &[StorePath]) -> Result<Plan, RealiseError> {
+        let status = |path: &StorePath, derivation: &Derivation| self.status(path, derivation);
+        Ok(plan::plan(goals, self.options.check, self.derivations, status)?)
+    }
+
+    /// Makes the outputs of `goals` valid, and with a check proves everything they are made of.
+    ///
+    /// # Errors
+    /// When nothing could be begun. Failures of single derivations are in the outcomes.
+    pub fn realise(&self, goals: &[StorePath]) -> Result<Outcomes, RealiseError> {
+        let plan = self.plan(goals)?;
+        if !plan.steps.is_empty() {
+            self.prepare(&plan)?;
+        }
+        let known = Known::new(&plan);
+        let threads = Threads { fetch: FETCHES, build: self.options.jobs };
+        let ended = schedule::run(&plan.tasks(), threads, self.options.keep_going, &|position| {
+            let step = &plan.steps[position];
+            let result = self.perform(step, &known);
+            if let Ok(realised) = &result {
+                known.add(step.derivation.clone(), realised.outputs.clone());
+            }
+            let success = result.is_ok();
+            (result, success)
+        });
+        Ok(outcomes(plan, ended))
+    }
+
+    /// What the store knows of a derivation's outputs.
+    fn status(&self, path: &StorePath, derivation: &Derivation) -> Result<Status, QueryError> {
+        let mut outputs = BTreeMap::new();
+        for (name, output) in &derivation.outputs {
+            let found = match output {
+                Output::Floating { .. } | Output::Deferred => self.store.realisation(path, name)?,
+                Output::Fixed(_) | Output::InputAddressed(_) => {
+                    let known = derivation.output_path(self.store.store_dir(), name).ok().flatten();
+                    match known {
+                        Some(path) if self.store.is_valid(&path)? => Some(path),
+                        _ => None,
+                    }
+                }
+            };
+            if let Some(found) = found {
+                outputs.insert(name.clone(), found);
+            }
+        }
+        let outputs = (outputs.len() == derivation.outputs.len()).then_some(outputs);
+        let proved = derivation.fixed_output().is_some() || self.is_proved(path, derivation)?;
+        Ok(Status { outputs, proved })
+    }
+
+    fn is_proved(&self, path: &StorePath, derivation: &Derivation) -> Result<bool, QueryError> {
+        for name in derivation.outputs.keys() {
+            if self.store.proof(path, name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts what the steps need beforehand into the store: the derivations themselves, and texts and files.
+    fn prepare(&self, plan: &Plan) -> Result<(), RealiseError> {
+        let fail = |error: &(dyn std::error::Error + 'static)| RealiseError::Prepare(sandboxed::chain(error));
+        let derivations = plan.steps.iter().map(|step| (&step.derivation, &self.derivations[&step.derivation]));
+        let rows: Vec<DerivationRow> = derivations.clone().map(|(path, derivation)| self.row(path, derivation)).collect();
+        self.store.add_derivations(&rows).map_err(|error| fail(&error))?;
+
+        let wanted: BTreeSet<&StorePath> = derivations.flat_map(|(_, derivation)| &derivation.input_sources).collect();
+        let wanted: Vec<StorePath> = wanted.into_iter().cloned().collect();
+        let valid = self.store.valid_paths(&wanted).map_err(|error| fail(&error))?;
+        let mut batch = Vec::new();
+        for path in wanted.iter().filter(|path| !valid.contains(path)) {
+            // What is not among the objects must be in the store already, which the build will find out.
+            if let Some(object) = self.objects.get(path) {
+                batch.push(object.stage(self.store).map_err(|error| fail(&error))?);
+            }
+        }
+        self.store.register(batch).map_err(|error| fail(&error))?;
+        Ok(())
+    }
+
+    fn row(&self, path: &StorePath, derivation: &Derivation) -> DerivationRow {
+        let aterm = aterm::write(derivation, self.store.store_dir());
+        DerivationRow { path: path.clone(), aterm, references: derivation.references() }
+    }
+}
+
+/// Outputs known so far, shared by all workers.
+struct Known(Mutex<BTreeMap<StorePath, BTreeMap<String, StorePath>>>);
+
+impl Known {
+    fn new(plan: &Plan) -> Self {
+        let found = plan.found.iter().filter_map(|(path, status)| Some((path.clone(), status.outputs.clone()?)));
+        Self(Mutex::new(found.collect()))
+    }
+
+    fn add(&self, derivation: StorePath, outputs: BTreeMap<String, StorePath>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(derivation, outputs);
+    }
+
+    fn output(&self, derivation: &StorePath, output: &str) -> Option<StorePath> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(derivation)?.get(output).cloned()
+    }
+}
+
+fn outcomes(plan: Plan, ended: Vec<Ended<Result<Realised, Failure>>>) -> Outcomes {
+    let mut outcomes: BTreeMap<StorePath, Outcome> = plan
+        .found
+        .into_iter()
+        .filter_map(|(path, status)| {
+            let realised = Realised { outputs: status.outputs?, how: How::Found, proved: status.proved };
+            Some((path, Outcome::Realised(realised)))
+        })
+        .collect();
+    for (step, ended) in plan.steps.iter().zip(ended) {
+        let outcome = match ended {
+            Ended::Ran(Ok(realised)) => Outcome::Realised(realised),
+            Ended::Ran(Err(failure)) => Outcome::Failed(failure),
+            Ended::NeedFailed(origin) => Outcome::InputFailed(plan.steps[origin].derivation.clone()),
+            Ended::NotBegun => Outcome::NotBegun,
+        };
+        outcomes.insert(step.derivation.clone(), outcome);
+    }
+    Outcomes(outcomes)
+}

@@ -18,6 +18,8 @@ pub enum Outcome {
     Failed(Failure),
     /// Something it needs could not be realised: the derivation where the trouble began.
     InputFailed(StorePath),
+    /// It was not begun, because something else failed before.
+    NotBegun,
 }
 
 /// A derivation whose outputs are valid.

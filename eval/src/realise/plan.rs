@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use ampoule_derivations::derivation::Derivation;
 use ampoule_store::path::StorePath;
 
@@ -78,7 +80,7 @@ pub enum PlanError<E> {
 pub(super) fn plan<E>(
     goals: &[StorePath],
     check: bool,
-    derivations: &BTreeMap<StorePath, Derivation>,
+    derivations: &BTreeMap<StorePath, Arc<Derivation>>,
     mut status: impl FnMut(&StorePath, &Derivation) -> Result<Status, E>,
 ) -> Result<Plan, PlanError<E>> {
     let mut known: BTreeMap<&StorePath, Status> = BTreeMap::new();
@@ -112,7 +114,7 @@ fn work(status: &Status, need: Need, check: bool) -> Option<(bool, bool)> {
 }
 
 fn order<E>(
-    derivations: &BTreeMap<StorePath, Derivation>,
+    derivations: &BTreeMap<StorePath, Arc<Derivation>>,
     needs: &BTreeMap<&StorePath, Need>,
     known: BTreeMap<&StorePath, Status>,
     check: bool,

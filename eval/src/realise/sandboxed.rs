@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ampoule_derivations::derivation::{Derivation, Output};
+use ampoule_derivations::derivation::{Derivation, Output, output_path_name};
 use ampoule_store::content_address::ContentAddress;
 use ampoule_store::hash::Sha256Digest;
 use ampoule_store::local::{AddFixedError, LocalStore, Registration, Staged};
@@ -74,13 +74,14 @@ impl Run<'_> {
         let store_dir = self.store.store_dir();
         self.derivation
             .outputs
-            .iter()
-            .map(|(name, output)| {
-                let path = match self.derivation.static_output_path(store_dir, name, output) {
-                    Some(path) => Ok(path),
-                    None => self.fallback_path(store_dir, name),
+            .keys()
+            .map(|name| {
+                let known = self.derivation.output_path(store_dir, name);
+                let path = match known.map_err(|error| Failure::build(error.to_string()))? {
+                    Some(path) => path,
+                    None => self.fallback_path(store_dir, name)?,
                 };
-                path.map(|path| (name.clone(), path))
+                Ok((name.clone(), path))
             })
             .collect()
     }
@@ -88,9 +89,9 @@ impl Run<'_> {
     /// Nix's path for an output whose own path is not known yet: stable for a derivation, and like no other.
     fn fallback_path(&self, store_dir: &StoreDir, output: &str) -> Result<StorePath, Failure> {
         let kind = format!("rewrite:{}:name:{output}", self.path);
-        let name = self.derivation.output_path_name(output);
+        let name = output_path_name(&self.derivation.name, output);
         store_dir
-            .fingerprinted_path(&kind, &Sha256Digest::from([0; 32]), &name)
+            .fingerprinted_path(&kind, &Sha256Digest::from_bytes([0; 32]), &name)
             .map_err(|error| Failure::build(format!("output `{output}`: {error}")))
     }
 
@@ -206,7 +207,7 @@ impl Run<'_> {
                 .map_err(|error| machine(&format!("rewrite output `{name}`"), &error))?;
             let registration = match &self.derivation.outputs[&name] {
                 Output::Fixed(address) => self.fixed(&name, object, address)?,
-                Output::Floating { .. } | Output::Impure { .. } => self.floating(&name, object, own)?,
+                Output::Floating { .. } => self.floating(&name, object, own)?,
                 Output::InputAddressed(_) | Output::Deferred => self.input_addressed(object, own),
             };
             moved.insert(own.clone(), registration.path.clone());
@@ -225,7 +226,7 @@ impl Run<'_> {
     }
 
     fn floating(&self, output: &str, staged: Staged, scratch: &StorePath) -> Result<Registration, Failure> {
-        let name = self.derivation.output_path_name(output);
+        let name = output_path_name(&self.derivation.name, output);
         let addressed = self
             .store
             .into_content_addressed(staged, &name, scratch)
@@ -234,7 +235,7 @@ impl Run<'_> {
     }
 
     fn fixed(&self, output: &str, staged: Staged, address: &ContentAddress) -> Result<Registration, Failure> {
-        let name = self.derivation.output_path_name(output);
+        let name = output_path_name(&self.derivation.name, output);
         match self.store.into_fixed(staged, &name, &address.hash, address.method) {
             Ok(addressed) => Ok(addressed.registration(Some(self.path.clone()))),
             Err(error @ AddFixedError::Mismatch { .. }) => {

@@ -1,0 +1,216 @@
+//! Realises one step of the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ampoule_derivations::derivation::{Derivation, resolve};
+use ampoule_store::hash::Sha256Digest;
+use ampoule_store::local::{LogWriter, RealisationRecord, Registration, Verdict};
+use ampoule_store::path::StorePath;
+
+use super::log::Log;
+use super::outcome::{Failure, How, Realised};
+use super::plan::{Step, is_fetch};
+use super::sandboxed::{Made, Run, chain};
+use super::{Known, Realiser};
+use crate::reporter::{Activity, ActivityId, Event, next_activity};
+use crate::sandbox::Conditions;
+
+/// A derivation as it is built: its inputs are store paths.
+pub(super) struct Resolved {
+    pub(super) path: StorePath,
+    pub(super) derivation: Arc<Derivation>,
+    pub(super) inputs: BTreeSet<StorePath>,
+}
+
+impl Realiser<'_> {
+    /// Performs a step whose needs are met.
+    pub(super) fn perform(&self, step: &Step, known: &Known) -> Result<Realised, Failure> {
+        let derivation = &self.derivations[&step.derivation];
+        if is_fetch(derivation) {
+            self.fetch.fetch(&step.derivation, derivation)?;
+            let outputs = self.fixed_outputs(derivation)?;
+            return Ok(Realised { outputs, how: How::Fetched, proved: true });
+        }
+        let resolved = self.resolve(&step.derivation, derivation, known)?;
+        if resolved.path != step.derivation {
+            let row = self.row(&resolved.path, &resolved.derivation);
+            self.store.add_derivations(&[row]).map_err(|error| store_failure(&error))?;
+        }
+        // One build of a derivation at a time, whoever wants it: others wait, and then find the result.
+        let _lock = self.store.lock(&resolved.path).map_err(|error| store_failure(&error))?;
+        let mut realised = match self.valid_outputs(&resolved)? {
+            Some(outputs) => {
+                let how = if step.make { How::SharedResult } else { How::Found };
+                Realised { outputs, how, proved: false }
+            }
+            None => self.make(&resolved)?,
+        };
+        self.copy_realisations(&resolved, &step.derivation, &realised.outputs)?;
+        if self.options.check {
+            realised.proved = self.check(&resolved, &step.derivation, &realised.outputs)?;
+        }
+        Ok(realised)
+    }
+
+    fn fixed_outputs(&self, derivation: &Derivation) -> Result<BTreeMap<String, StorePath>, Failure> {
+        let path = derivation.output_path(self.store.store_dir(), "out");
+        match path.map_err(|error| Failure::build(error.to_string()))? {
+            Some(path) => Ok(BTreeMap::from([("out".to_owned(), path)])),
+            None => Err(Failure::build("a fetcher has one output, `out`, whose hash is stated")),
+        }
+    }
+
+    fn resolve(&self, path: &StorePath, derivation: &Arc<Derivation>, known: &Known) -> Result<Resolved, Failure> {
+        let store_dir = self.store.store_dir();
+        let resolved = resolve(derivation, store_dir, |input, output| known.output(input, output))
+            .map_err(|error| Failure::machine(error.to_string()))?;
+        let inputs = resolved.input_sources.clone();
+        // Nix resolves what is known only from its content; the classic kind is built as it stands.
+        let is_known = derivation.outputs.keys().all(|output| {
+            derivation.output_path(store_dir, output).is_ok_and(|path| path.is_some())
+        });
+        if is_known || derivation.input_derivations.is_empty() {
+            let mut derivation = resolved;
+            derivation.outputs.clone_from(&self.derivations[path].outputs);
+            return Ok(Resolved { path: path.clone(), derivation: Arc::new(derivation), inputs });
+        }
+        let path = resolved.path(store_dir).map_err(|error| Failure::build(error.to_string()))?;
+        Ok(Resolved { path, derivation: Arc::new(resolved), inputs })
+    }
+
+    /// The outputs of a resolved derivation, if all are valid.
+    fn valid_outputs(&self, resolved: &Resolved) -> Result<Option<BTreeMap<String, StorePath>>, Failure> {
+        let status = self.status(&resolved.path, &resolved.derivation).map_err(|error| store_failure(&error))?;
+        Ok(status.outputs)
+    }
+
+    fn make(&self, resolved: &Resolved) -> Result<Realised, Failure> {
+        let id = self.start(Activity::Build, &resolved.derivation.name);
+        let result = self.make_and_register(resolved, id);
+        self.finish(id, &result, "built");
+        let outputs = result?;
+        Ok(Realised { outputs, how: How::Built, proved: false })
+    }
+
+    fn make_and_register(
+        &self,
+        resolved: &Resolved,
+        id: ActivityId,
+    ) -> Result<BTreeMap<String, StorePath>, Failure> {
+        let made = self.run(resolved, Conditions::default(), self.options.cores, id)?;
+        self.phase(id, "registering");
+        let records: Vec<RealisationRecord> = made
+            .outputs
+            .iter()
+            .map(|(output, object)| self.record(resolved, output, object, &made, Verdict::First))
+            .collect();
+        let outputs = made.outputs.iter().map(|(name, object)| (name.clone(), object.path.clone())).collect();
+        self.store.register(made.outputs.into_values().collect()).map_err(|error| store_failure(&error))?;
+        self.store.record_realisations(&records).map_err(|error| store_failure(&error))?;
+        Ok(outputs)
+    }
+
+    /// Runs the builder once; its log is kept whether it succeeds or not.
+    pub(super) fn run(
+        &self,
+        resolved: &Resolved,
+        conditions: Conditions,
+        cores: u32,
+        id: ActivityId,
+    ) -> Result<Made, Failure> {
+        let kept: LogWriter = self.store.log_writer(&resolved.path).map_err(|error| store_failure(&error))?;
+        let mut log = Log::new(kept, self.reporter, id);
+        self.phase(id, "running");
+        let run = Run {
+            store: self.store,
+            engine: self.engine,
+            limits: &self.options.limits,
+            path: &resolved.path,
+            derivation: &resolved.derivation,
+            inputs: &resolved.inputs,
+            conditions,
+            cores,
+        };
+        let result = run.make(&mut log);
+        let (kept, tail) = log.finish();
+        let kept = kept.finish();
+        let made = result.map_err(|failure| Failure { log_tail: tail, ..failure })?;
+        kept.map_err(|error| store_failure(&error))?;
+        Ok(made)
+    }
+
+    pub(super) fn record(
+        &self,
+        resolved: &Resolved,
+        output: &str,
+        object: &Registration,
+        made: &Made,
+        verdict: Verdict,
+    ) -> RealisationRecord {
+        RealisationRecord {
+            derivation: resolved.path.clone(),
+            output: output.to_owned(),
+            path: object.path.clone(),
+            nar_hash: Some(object.staged.nar_hash()),
+            engine: self.engine.name().to_owned(),
+            started_at: made.started_at,
+            duration_milliseconds: u64::try_from(made.duration.as_millis()).unwrap_or(u64::MAX),
+            log: Some(resolved.path.base_name().to_owned()),
+            verdict,
+        }
+    }
+
+    /// Lets the derivation that was asked for share what its resolved form became.
+    fn copy_realisations(
+        &self,
+        resolved: &Resolved,
+        asked: &StorePath,
+        outputs: &BTreeMap<String, StorePath>,
+    ) -> Result<(), Failure> {
+        if resolved.path == *asked {
+            return Ok(());
+        }
+        let mut copies = Vec::new();
+        for (output, path) in outputs {
+            let have = self.store.realisation(asked, output).map_err(|error| store_failure(&error))?;
+            if have.as_ref() == Some(path) {
+                continue;
+            }
+            let rows = self.store.provenance(&resolved.path, output).map_err(|error| store_failure(&error))?;
+            let last = rows.into_iter().rev().find(|row| row.path == *path);
+            copies.extend(last.map(|row| RealisationRecord { derivation: asked.clone(), ..row }));
+        }
+        self.store.record_realisations(&copies).map_err(|error| store_failure(&error))
+    }
+
+    pub(super) fn start(&self, activity: Activity, what: &str) -> ActivityId {
+        let id = next_activity();
+        self.reporter.report(Event::Started { id, activity, what: what.to_owned(), total: None });
+        id
+    }
+
+    pub(super) fn phase(&self, id: ActivityId, phase: &str) {
+        self.reporter.report(Event::Phase { id, phase: phase.to_owned() });
+    }
+
+    pub(super) fn finish<T>(&self, id: ActivityId, result: &Result<T, Failure>, done: &str) {
+        let (success, outcome) = match result {
+            Ok(_) => (true, done.to_owned()),
+            Err(failure) => (false, failure.message.clone()),
+        };
+        self.reporter.report(Event::Finished { id, success, outcome });
+    }
+
+    /// The archive hash of a valid object.
+    pub(super) fn nar_hash(&self, path: &StorePath) -> Result<Sha256Digest, Failure> {
+        match self.store.path_info(path).map_err(|error| store_failure(&error))? {
+            Some(info) => Ok(info.nar_hash),
+            None => Err(Failure::machine(format!("`{path}` vanished from the store while it was needed"))),
+        }
+    }
+}
+
+pub(super) fn store_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::machine(chain(error))
+}

@@ -1,0 +1,218 @@
+//! Builds a derivation again under other conditions, and compares.
+//!
+//! What the builder contract leaves open is varied: the date, random bytes, the order of directories, the numbers of
+//! cores and processes, addresses. What it fixes (paths, users, the environment, locale) stays.
+
+#![expect(clippy::disallowed_methods, reason = "the clock says what another date is")]
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ampoule_store::local::{CheckRecord, Registration, Verdict};
+use ampoule_store::path::StorePath;
+
+use super::Realiser;
+use super::build::{Resolved, store_failure};
+use super::outcome::{Failure, FailureKind};
+use super::sandboxed::Made;
+use crate::difference::first_difference;
+use crate::reporter::{Activity, ActivityId, Event};
+use crate::sandbox::{Clock, Conditions, Order};
+
+/// How far ahead the second build's clock is: years, months, days, hours and minutes all differ.
+const CLOCK_AHEAD_SECONDS: i64 = ((3 * 365 + 5 * 31 + 11) * 24 + 7) * 3600 + 13 * 60;
+/// The last second of a 32-bit clock, which some builders still have.
+const LAST_32_BIT_SECOND: i64 = i32::MAX as i64;
+
+impl Realiser<'_> {
+    /// Whether the outputs come out the same again. A difference is a failure that names it; both builds are kept.
+    pub(super) fn check(
+        &self,
+        resolved: &Resolved,
+        asked: &StorePath,
+        outputs: &BTreeMap<String, StorePath>,
+    ) -> Result<bool, Failure> {
+        if resolved.derivation.fixed_output().is_some() {
+            return Ok(true);
+        }
+        let proved = self.is_proved(&resolved.path, &resolved.derivation).map_err(|error| store_failure(&error))?;
+        if !proved {
+            let id = self.start(Activity::Check, &resolved.derivation.name);
+            let result = self.build_again(resolved, asked, outputs, id);
+            self.finish(id, &result, "identical");
+            return result.map(|()| true);
+        }
+        if resolved.path != *asked {
+            self.copy_proofs(resolved, asked)?;
+        }
+        Ok(true)
+    }
+
+    fn build_again(
+        &self,
+        resolved: &Resolved,
+        asked: &StorePath,
+        outputs: &BTreeMap<String, StorePath>,
+        id: ActivityId,
+    ) -> Result<(), Failure> {
+        let cores = if self.options.cores == 1 { 2 } else { 1 };
+        let conditions = other_conditions(now(), cores);
+        let knobs = serde_json::json!({ "cores": cores, "conditions": conditions }).to_string();
+        let made = self.run(resolved, conditions, cores, id).map_err(|failure| Failure {
+            message: format!("the second build failed: {}", failure.message),
+            ..failure
+        })?;
+        let mut different = None;
+        for (output, object) in &made.outputs {
+            let first = self.nar_hash(&outputs[output])?;
+            let second = object.staged.nar_hash();
+            let identical = first == second;
+            for derivation in both(resolved, asked) {
+                let record = CheckRecord {
+                    derivation: derivation.clone(),
+                    output: output.clone(),
+                    first_nar_hash: first,
+                    second_nar_hash: second,
+                    identical,
+                    knobs: knobs.clone(),
+                    checked_at: made.started_at,
+                };
+                self.store.record_check(&record).map_err(|error| store_failure(&error))?;
+            }
+            if !identical && different.is_none() {
+                different = Some(output.clone());
+            }
+        }
+        match different {
+            None => self.record_second(resolved, &made, outputs),
+            Some(output) => Err(self.keep_both(resolved, made, &output, outputs)),
+        }
+    }
+
+    /// Several builds of one output are several records.
+    fn record_second(
+        &self,
+        resolved: &Resolved,
+        made: &Made,
+        outputs: &BTreeMap<String, StorePath>,
+    ) -> Result<(), Failure> {
+        let records: Vec<_> = made
+            .outputs
+            .iter()
+            .map(|(output, object)| {
+                let mut record = self.record(resolved, output, object, made, Verdict::Identical);
+                record.path.clone_from(&outputs[output]);
+                record
+            })
+            .collect();
+        self.store.record_realisations(&records).map_err(|error| store_failure(&error))
+    }
+
+    /// Registers the second build beside the first, and says where they differ.
+    fn keep_both(
+        &self,
+        resolved: &Resolved,
+        mut made: Made,
+        output: &str,
+        outputs: &BTreeMap<String, StorePath>,
+    ) -> Failure {
+        let first = self.store.physical_path(&outputs[output]);
+        let duration = made.duration;
+        let kept = made.outputs.remove(output).map(|object| self.keep_second(resolved, output, object, &made));
+        let second = match kept {
+            Some(Ok(path)) => self.store.physical_path(&path),
+            Some(Err(failure)) => return failure,
+            None => return Failure::machine(format!("output `{output}` was not made again")),
+        };
+        let difference = first_difference(&first, &second).ok().flatten();
+        let place = difference.as_ref().map(|difference| format!(": {difference}")).unwrap_or_default();
+        let message = format!("output `{output}` came out differently under other conditions{place}");
+        let hint = format!("the first build is `{}`\nthe second build is `{}`", first.display(), second.display());
+        let kind = FailureKind::NotReproducible { first, second, difference };
+        Failure { kind, message, hint: Some(hint), log_tail: Vec::new(), duration }
+    }
+
+    fn keep_second(
+        &self,
+        resolved: &Resolved,
+        output: &str,
+        object: Registration,
+        made: &Made,
+    ) -> Result<StorePath, Failure> {
+        let object = match object.content_address {
+            Some(_) => object,
+            // The path of an input-addressed output is taken by the first build: keep this one by its content.
+            None => {
+                let name = object.path.name().to_owned();
+                let path = object.path.clone();
+                let addressed = self.store.into_content_addressed(object.staged, &name, &path);
+                addressed.map_err(|error| store_failure(&error))?.registration(Some(resolved.path.clone()))
+            }
+        };
+        let record = self.record(resolved, output, &object, made, Verdict::Different);
+        let path = object.path.clone();
+        self.store.register(vec![object]).map_err(|error| store_failure(&error))?;
+        self.store.record_realisations(&[record]).map_err(|error| store_failure(&error))?;
+        self.reporter.report(Event::Detail(format!("kept the second build as `{path}`")));
+        Ok(path)
+    }
+
+    fn copy_proofs(&self, resolved: &Resolved, asked: &StorePath) -> Result<(), Failure> {
+        for output in resolved.derivation.outputs.keys() {
+            let proof = self.store.proof(&resolved.path, output).map_err(|error| store_failure(&error))?;
+            let have = self.store.proof(asked, output).map_err(|error| store_failure(&error))?;
+            if let (Some(proof), None) = (proof, have) {
+                let copy = CheckRecord { derivation: asked.clone(), ..proof };
+                self.store.record_check(&copy).map_err(|error| store_failure(&error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn both<'a>(resolved: &'a Resolved, asked: &'a StorePath) -> Vec<&'a StorePath> {
+    if resolved.path == *asked { vec![asked] } else { vec![&resolved.path, asked] }
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}
+
+/// Conditions that differ from the ordinary ones in everything the contract leaves open.
+fn other_conditions(now: i64, cores: u32) -> Conditions {
+    let date = now + CLOCK_AHEAD_SECONDS;
+    // Past the end of 32 bits only the way back is left.
+    let date = if date < LAST_32_BIT_SECOND { date } else { now - CLOCK_AHEAD_SECONDS };
+    let ordinary = Conditions::default();
+    Conditions {
+        clock: Clock::StartAt(date),
+        cpus: Some(cores),
+        directory_order: Order::Reversed,
+        random_seed: Some(0x5eed_0000 ^ now.unsigned_abs()),
+        address_randomisation: !ordinary.address_randomisation,
+        last_process: Some(4000),
+        monotonic_start_seconds: ordinary.monotonic_start_seconds + 86_400 * 40,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_condition_differs() {
+        let (ordinary, other) = (Conditions::default(), other_conditions(1_800_000_000, 1));
+        let (ordinary, other) = (serde_json::to_value(ordinary).unwrap(), serde_json::to_value(other).unwrap());
+        for (knob, value) in ordinary.as_object().unwrap() {
+            assert_ne!(*value, other[knob], "{knob}");
+        }
+    }
+
+    #[test]
+    fn dates_stay_within_32_bits() {
+        for now in [1_500_000_000, 2_100_000_000, 2_147_000_000] {
+            let Clock::StartAt(date) = other_conditions(now, 1).clock else { panic!("no other clock") };
+            assert!((1..LAST_32_BIT_SECOND).contains(&date) && date != now, "{date}");
+        }
+    }
+}
