@@ -18,7 +18,7 @@ use crate::aterm;
 
 pub use instantiate::{DerivationBuilder, InstantiateError, OutputKind};
 pub use modulo::{ModuloError, ModuloHash, ModuloHashes};
-pub use resolve::{ResolveError, resolve};
+pub use resolve::{ResolveError, replace_all, resolve};
 
 /// What is known of an output before it is built.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -77,7 +77,9 @@ fn rewrite(derivation: &mut Derivation, replacements: &[(String, String)]) {
     derivation.env = rewritten;
 }
 
-fn replace_all(text: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+/// The text with every occurrence of a placeholder, which starts with a slash, replaced.
+#[must_use]
+pub fn replace_all(text: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut rest = &text[..];
     let mut replaced = Vec::new();
     while let Some(at) = find(rest, from) {

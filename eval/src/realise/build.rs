@@ -18,6 +18,8 @@ use crate::sandbox::Conditions;
 
 /// A derivation as it is built: its inputs are store paths.
 pub(super) struct Resolved {
+    /// The derivation that was asked for, under which the log is found.
+    pub(super) asked: StorePath,
     pub(super) path: StorePath,
     pub(super) derivation: Arc<Derivation>,
     pub(super) inputs: BTreeSet<StorePath>,
@@ -46,9 +48,9 @@ impl Realiser<'_> {
             }
             None => self.make(&resolved)?,
         };
-        self.copy_realisations(&resolved, &step.derivation, &realised.outputs)?;
+        self.copy_realisations(&resolved, &realised.outputs)?;
         if self.options.check {
-            realised.proved = self.check(&resolved, &step.derivation, &realised.outputs)?;
+            realised.proved = self.check(&resolved, &realised.outputs)?;
         }
         Ok(realised)
     }
@@ -73,10 +75,11 @@ impl Realiser<'_> {
         if is_known || derivation.input_derivations.is_empty() {
             let mut derivation = resolved;
             derivation.outputs.clone_from(&self.derivations[path].outputs);
-            return Ok(Resolved { path: path.clone(), derivation: Arc::new(derivation), inputs });
+            return Ok(Resolved { asked: path.clone(), path: path.clone(), derivation: Arc::new(derivation), inputs });
         }
+        let asked = path.clone();
         let path = resolved.path(store_dir).map_err(|error| Failure::build(error.to_string()))?;
-        Ok(Resolved { path, derivation: Arc::new(resolved), inputs })
+        Ok(Resolved { asked, path, derivation: Arc::new(resolved), inputs })
     }
 
     /// The outputs of a resolved derivation, if all are valid.
@@ -119,7 +122,7 @@ impl Realiser<'_> {
         cores: u32,
         id: ActivityId,
     ) -> Result<Made, Failure> {
-        let kept: LogWriter = self.store.log_writer(&resolved.path).map_err(|error| store_failure(&error))?;
+        let kept: LogWriter = self.store.log_writer(&resolved.asked).map_err(|error| store_failure(&error))?;
         let mut log = Log::new(kept, self.reporter, id);
         self.phase(id, "running");
         let run = Run {
@@ -136,8 +139,8 @@ impl Realiser<'_> {
         let (kept, tail) = log.finish();
         let kept = kept.finish();
         let made = result.map_err(|failure| Failure { log_tail: tail, ..failure })?;
-        kept.map_err(|error| store_failure(&error))?;
-        Ok(made)
+        let log = kept.map_err(|error| store_failure(&error))?;
+        Ok(Made { log: Some(log), ..made })
     }
 
     pub(super) fn record(
@@ -156,7 +159,7 @@ impl Realiser<'_> {
             engine: self.engine.name().to_owned(),
             started_at: made.started_at,
             duration_milliseconds: u64::try_from(made.duration.as_millis()).unwrap_or(u64::MAX),
-            log: Some(resolved.path.base_name().to_owned()),
+            log: made.log.clone(),
             verdict,
         }
     }
@@ -165,9 +168,9 @@ impl Realiser<'_> {
     fn copy_realisations(
         &self,
         resolved: &Resolved,
-        asked: &StorePath,
         outputs: &BTreeMap<String, StorePath>,
     ) -> Result<(), Failure> {
+        let asked = &resolved.asked;
         if resolved.path == *asked {
             return Ok(());
         }

@@ -29,7 +29,6 @@ impl Realiser<'_> {
     pub(super) fn check(
         &self,
         resolved: &Resolved,
-        asked: &StorePath,
         outputs: &BTreeMap<String, StorePath>,
     ) -> Result<bool, Failure> {
         if resolved.derivation.fixed_output().is_some() {
@@ -38,12 +37,12 @@ impl Realiser<'_> {
         let proved = self.is_proved(&resolved.path, &resolved.derivation).map_err(|error| store_failure(&error))?;
         if !proved {
             let id = self.start(Activity::Check, &resolved.derivation.name);
-            let result = self.build_again(resolved, asked, outputs, id);
+            let result = self.build_again(resolved, outputs, id);
             self.finish(id, &result, "identical");
             return result.map(|()| true);
         }
-        if resolved.path != *asked {
-            self.copy_proofs(resolved, asked)?;
+        if resolved.path != resolved.asked {
+            self.copy_proofs(resolved)?;
         }
         Ok(true)
     }
@@ -51,7 +50,6 @@ impl Realiser<'_> {
     fn build_again(
         &self,
         resolved: &Resolved,
-        asked: &StorePath,
         outputs: &BTreeMap<String, StorePath>,
         id: ActivityId,
     ) -> Result<(), Failure> {
@@ -67,7 +65,7 @@ impl Realiser<'_> {
             let first = self.nar_hash(&outputs[output])?;
             let second = object.staged.nar_hash();
             let identical = first == second;
-            for derivation in both(resolved, asked) {
+            for derivation in both(resolved) {
                 let record = CheckRecord {
                     derivation: derivation.clone(),
                     output: output.clone(),
@@ -157,7 +155,8 @@ impl Realiser<'_> {
         Ok(path)
     }
 
-    fn copy_proofs(&self, resolved: &Resolved, asked: &StorePath) -> Result<(), Failure> {
+    fn copy_proofs(&self, resolved: &Resolved) -> Result<(), Failure> {
+        let asked = &resolved.asked;
         for output in resolved.derivation.outputs.keys() {
             let proof = self.store.proof(&resolved.path, output).map_err(|error| store_failure(&error))?;
             let have = self.store.proof(asked, output).map_err(|error| store_failure(&error))?;
@@ -170,8 +169,10 @@ impl Realiser<'_> {
     }
 }
 
-fn both<'a>(resolved: &'a Resolved, asked: &'a StorePath) -> Vec<&'a StorePath> {
-    if resolved.path == *asked { vec![asked] } else { vec![&resolved.path, asked] }
+/// The paths under which a proof is looked for.
+fn both(resolved: &Resolved) -> Vec<&StorePath> {
+    let Resolved { path, asked, .. } = resolved;
+    if path == asked { vec![asked] } else { vec![path, asked] }
 }
 
 fn now() -> i64 {

@@ -57,6 +57,26 @@ pub(super) struct TaskShape {
 }
 
 impl Plan {
+    /// Derivations that have to be fetched.
+    pub fn fetches(&self) -> impl Iterator<Item = &StorePath> {
+        self.chosen(|step, class| step.make && class == Class::Fetch)
+    }
+
+    /// Derivations that have to be built, unless another one's result serves.
+    pub fn builds(&self) -> impl Iterator<Item = &StorePath> {
+        self.chosen(|step, class| step.make && class == Class::Build)
+    }
+
+    /// Derivations that have to be built a second time.
+    pub fn checks(&self) -> impl Iterator<Item = &StorePath> {
+        self.chosen(|step, _| step.check)
+    }
+
+    fn chosen(&self, choose: impl Fn(&Step, Class) -> bool) -> impl Iterator<Item = &StorePath> {
+        let steps = self.steps.iter().zip(&self.tasks);
+        steps.filter(move |(step, task)| choose(step, task.class)).map(|(step, _)| &step.derivation)
+    }
+
     pub(super) fn tasks(&self) -> Vec<Task> {
         self.tasks.iter().map(|shape| Task { class: shape.class, needs: shape.needs.clone() }).collect()
     }

@@ -44,6 +44,8 @@ pub(super) struct Made {
     pub(super) started_at: i64,
     /// How long it took.
     pub(super) duration: Duration,
+    /// The name of its log in the store.
+    pub(super) log: Option<String>,
 }
 
 impl Run<'_> {
@@ -51,7 +53,8 @@ impl Run<'_> {
     pub(super) fn make(&self, log: &mut dyn Write) -> Result<Made, Failure> {
         let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         let scratch = self.scratch_paths()?;
-        let closure = self.store.closure(self.inputs).map_err(|error| machine("read the closure of the inputs", &error))?;
+        let inputs: Vec<StorePath> = self.inputs.iter().cloned().collect();
+        let closure = self.store.closure(&inputs).map_err(|error| machine("find the closure of the inputs", &error))?;
         let spec = self.spec(&scratch, &closure)?;
         let outcome = self.engine.run(&spec, log).map_err(|error| {
             let mut failure = machine("set up the sandbox", &error);
@@ -66,7 +69,7 @@ impl Run<'_> {
             failure.duration = duration;
             failure
         })?;
-        Ok(Made { outputs, started_at, duration })
+        Ok(Made { outputs, started_at, duration, log: None })
     }
 
     /// Where the builder is told to make each output: the final path where it is known, else a path that stands for it.

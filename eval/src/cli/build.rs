@@ -1,0 +1,275 @@
+//! `ampoule build`: realises targets, and with `--check` proves them.
+
+#![expect(clippy::disallowed_methods, reason = "the number of processors decides how many builds run at a time")]
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use ampoule_store::local::LocalStore;
+use ampoule_store::path::StorePath;
+use serde_json::{Value, json};
+
+use super::context::open_store;
+use super::subject::{Subject, Subjects};
+use super::{Common, Failure, output, sources};
+use crate::realise::{self, FailureKind, How, Options, Outcome, Outcomes, Plan, Realiser};
+use crate::sandbox::{Embedded, Limits};
+use crate::terminal::{Verbosity, duration, printable, reporter_for_stderr};
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ampoule build --check //wheels:markupsafe         every platform, built twice and compared
+  ampoule build '//wheels:markupsafe[linux-arm64]'  one platform
+  ampoule build --check --keep-going //wheels/...   the whole catalog
+  ampoule build --offline //wheels:markupsafe       only from what the store has
+
+Standard output has one path for each wheel (or output); with --json a record. Everything else goes to standard error.")]
+pub(super) struct Arguments {
+    /// Labels, patterns, or paths of derivations
+    #[arg(required = true, value_name = "LABEL")]
+    labels: Vec<String>,
+    /// Build everything that has no proof yet a second time, under other conditions, and compare
+    #[arg(long)]
+    check: bool,
+    /// Use no network: fail if a source is not in the store
+    #[arg(long)]
+    offline: bool,
+    /// Take sources from the files of this directory first
+    #[arg(long, value_name = "DIR")]
+    from: Vec<PathBuf>,
+    /// Say what would be fetched and built, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Builds at a time [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Cores each build is told to use [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    cores: Option<u32>,
+    /// Go on with what does not need a failed build
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Stop a build after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().timeout_seconds)]
+    timeout: u64,
+    /// Stop a build that writes nothing for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().silence_seconds)]
+    max_silent_time: u64,
+    /// Stop a build that writes more than this to its log
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().log_bytes)]
+    max_log_size: u64,
+    /// The most a build may write: outputs, /build and /tmp together
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().output_bytes)]
+    max_output_size: u64,
+    /// Processes and threads a build may have at a time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().processes)]
+    max_processes: u32,
+    /// Print a record instead of paths
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cores = u32::try_from(processors.get()).unwrap_or(1);
+        Options {
+            jobs: self.jobs.unwrap_or(processors),
+            cores: self.cores.filter(|cores| *cores > 0).unwrap_or(cores),
+            keep_going: self.keep_going,
+            check: self.check,
+            limits: Limits {
+                timeout_seconds: self.timeout,
+                silence_seconds: self.max_silent_time,
+                log_bytes: self.max_log_size,
+                output_bytes: self.max_output_size,
+                processes: self.max_processes,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
+pub(super) fn run(
+    common: &Common,
+    arguments: &Arguments,
+    engine: impl FnOnce() -> Result<Embedded, Failure>,
+) -> Result<u8, Failure> {
+    // Before anything starts a thread.
+    let engine = engine()?;
+    let store = Arc::new(open_store(common)?);
+    let subjects = Subjects::find(common, &arguments.labels, || Ok(Arc::clone(&store)))?;
+    let reporter = reporter_for_stderr(common.verbosity());
+    let fetch = sources::Fetcher::new(&store, arguments.offline, &arguments.from, &*reporter);
+    let realiser = Realiser {
+        store: &store,
+        derivations: &subjects.derivations,
+        objects: &subjects.objects,
+        engine: &engine,
+        fetch: &fetch,
+        reporter: &*reporter,
+        options: arguments.options(),
+    };
+    let goals: Vec<StorePath> =
+        subjects.chosen.iter().flat_map(|subject| subject.tests.iter().chain([&subject.derivation])).cloned().collect();
+    if arguments.dry_run {
+        return dry_run(&realiser.plan(&goals)?, &subjects, arguments.json).map(|()| 0);
+    }
+    let outcomes = realiser.realise(&goals)?;
+    drop(reporter);
+    report_failures(&subjects, &outcomes);
+    if arguments.json {
+        output::json(&record(&store, &subjects, &outcomes))?;
+    } else {
+        print_paths(&store, &subjects, &outcomes)?;
+        summarise(common, &subjects, &outcomes, arguments.check);
+    }
+    Ok(outcomes.exit_code())
+}
+
+fn dry_run(plan: &Plan, subjects: &Subjects, json: bool) -> Result<(), Failure> {
+    let name = |path: &StorePath| subjects.derivations[path].name.clone();
+    let fetch: Vec<String> = plan.fetches().map(name).collect();
+    let build: Vec<String> = plan.builds().map(name).collect();
+    let check: Vec<String> = plan.checks().map(name).collect();
+    if json {
+        return output::json(&json!({ "fetch": fetch, "build": build, "check": check }));
+    }
+    let mut text = String::new();
+    for (what, names) in [("fetch", fetch), ("build", build), ("check", check)] {
+        for one in names {
+            text.push_str(&format!("{what} {one}\n"));
+        }
+    }
+    output::data(text.as_bytes())
+}
+
+/// Whether the member's output and all its tests were realised.
+fn succeeded(subject: &Subject, outcomes: &Outcomes) -> bool {
+    subject.tests.iter().chain([&subject.derivation]).all(|goal| outcomes.realised(goal).is_some())
+}
+
+fn print_paths(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes) -> Result<(), Failure> {
+    for subject in subjects.chosen.iter().filter(|subject| succeeded(subject, outcomes)) {
+        for file in files(store, subject, outcomes) {
+            output::line(&file.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// What a person wants of a subject: its wheels, else its output as a whole.
+fn files(store: &LocalStore, subject: &Subject, outcomes: &Outcomes) -> Vec<PathBuf> {
+    let path = outcomes.realised(&subject.derivation).and_then(|realised| realised.outputs.get(&subject.output));
+    let Some(path) = path.map(|path| store.physical_path(path)) else { return Vec::new() };
+    let wheels = if subject.kind.as_deref() == Some("wheel") { wheels_in(&path) } else { Vec::new() };
+    if wheels.is_empty() { vec![path] } else { wheels }
+}
+
+fn wheels_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut wheels: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "whl")).collect();
+    wheels.sort();
+    wheels
+}
+
+fn report_failures(subjects: &Subjects, outcomes: &Outcomes) {
+    for (path, failure) in outcomes.failures() {
+        let name = &subjects.derivations[path].name;
+        let mut text = format!("error: {name}: {}\n", failure.message);
+        if failure.kind != FailureKind::Machine {
+            for line in &failure.log_tail {
+                text.push_str(&format!("  | {}\n", printable(line)));
+            }
+        }
+        for line in failure.hint.iter().flat_map(|hint| hint.lines()) {
+            text.push_str(&format!("hint: {line}\n"));
+        }
+        let affected: Vec<&str> = affected(subjects, outcomes, path);
+        if !affected.is_empty() {
+            text.push_str(&format!("needed by: {}\n", affected.join(", ")));
+        }
+        if matches!(failure.kind, FailureKind::Build | FailureKind::TimedOut) {
+            text.push_str(&format!("the whole log: ampoule log {}\n", log_argument(&affected, path)));
+        }
+        output::message(&text);
+    }
+}
+
+/// The labels that cannot be had because this derivation failed.
+fn affected<'a>(subjects: &'a Subjects, outcomes: &Outcomes, failed: &StorePath) -> Vec<&'a str> {
+    let hit = |goal: &StorePath| match outcomes.0.get(goal) {
+        Some(Outcome::Failed(_)) => goal == failed,
+        Some(Outcome::InputFailed(origin)) => origin == failed,
+        _ => false,
+    };
+    let subjects = subjects.chosen.iter();
+    subjects.filter(|one| one.tests.iter().chain([&one.derivation]).any(hit)).map(|one| one.label.as_str()).collect()
+}
+
+fn log_argument(affected: &[&str], path: &StorePath) -> String {
+    match affected.first() {
+        Some(label) => format!("'{label}'"),
+        None => path.to_string(),
+    }
+}
+
+fn summarise(common: &Common, subjects: &Subjects, outcomes: &Outcomes, check: bool) {
+    if common.verbosity() == Verbosity::Quiet {
+        return;
+    }
+    for (label, reason) in &subjects.skipped {
+        output::message(&format!("{label}: skipped: {reason}\n"));
+    }
+    for subject in subjects.chosen.iter().filter(|subject| succeeded(subject, outcomes)) {
+        let Some(realised) = outcomes.realised(&subject.derivation) else { continue };
+        let how = match realised.how {
+            How::Found => "in the store",
+            How::SharedResult => "same as an earlier build",
+            How::Fetched => "fetched",
+            How::Built => "built",
+        };
+        let proof = if check && realised.proved { ", identical when built again" } else { "" };
+        output::message(&format!("{}: {how}{proof}\n", subject.label));
+    }
+}
+
+fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes) -> Value {
+    let targets: Vec<Value> = subjects
+        .chosen
+        .iter()
+        .map(|subject| {
+            let realised = outcomes.realised(&subject.derivation);
+            let path = realised.and_then(|realised| realised.outputs.get(&subject.output));
+            json!({
+                "label": subject.label,
+                "derivation": store.store_dir().display(&subject.derivation),
+                "success": succeeded(subject, outcomes),
+                "path": path.map(|path| store.store_dir().display(path)),
+                "files": path.map(|_| files(store, subject, outcomes)),
+                "proved": realised.map(|realised| realised.proved),
+                "tests": subject.tests.iter().map(|test| store.store_dir().display(test)).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let failures: Vec<Value> = outcomes
+        .failures()
+        .map(|(path, failure)| {
+            json!({
+                "derivation": store.store_dir().display(path),
+                "name": subjects.derivations[path].name,
+                "kind": failure.kind.to_string(),
+                "message": failure.message,
+                "hint": failure.hint,
+                "log_tail": failure.log_tail,
+                "duration_seconds": failure.duration.as_secs_f64(),
+            })
+        })
+        .collect();
+    let skipped: Vec<Value> =
+        subjects.skipped.iter().map(|(label, reason)| json!({ "label": label, "reason": reason })).collect();
+    json!({ "targets": targets, "failures": failures, "skipped": skipped, "exit_code": outcomes.exit_code() })
+}
