@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 
 use super::context::open_store;
 use super::subject::{Subject, Subjects};
-use super::{Common, Failure, output, sources};
-use crate::realise::{self, FailureKind, How, Options, Outcome, Outcomes, Plan, Realiser};
+use super::{Common, Failure, output};
+use crate::realise::{FailureKind, How, Options, Outcome, Outcomes, Plan, Realiser};
 use crate::sandbox::{Embedded, Limits};
-use crate::terminal::{Verbosity, duration, printable, reporter_for_stderr};
+use crate::sources::FetchOptions;
+use crate::sources::intern::Sources;
+use crate::terminal::{Verbosity, printable, reporter_for_stderr};
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -103,7 +105,8 @@ pub(super) fn run(
     let store = Arc::new(open_store(common)?);
     let subjects = Subjects::find(common, &arguments.labels, || Ok(Arc::clone(&store)))?;
     let reporter = reporter_for_stderr(common.verbosity());
-    let fetch = sources::Fetcher::new(&store, arguments.offline, &arguments.from, &*reporter);
+    let options = FetchOptions { offline: arguments.offline, from: arguments.from.clone() };
+    let fetch = Sources::new(&store, options, &*reporter);
     let realiser = Realiser {
         store: &store,
         derivations: &subjects.derivations,

@@ -17,6 +17,7 @@ mod output;
 mod show;
 mod sources;
 mod store;
+mod subject;
 
 pub use failure::{ExitCode, Failure};
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::context::open_store;
 use super::subject::{Subject, Subjects};
 use super::{Common, Failure, output};
+use crate::realise::stage_object;
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -106,7 +107,7 @@ fn write(common: &Common, subjects: &Subjects) -> Result<(), Failure> {
     let mut batch = Vec::new();
     for (path, object) in &subjects.objects {
         if !store.is_valid(path)? {
-            batch.push(object.stage(path, &store)?);
+            batch.push(stage_object(&store, path, object)?);
         }
     }
     store.register(batch)?;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ampoule_derivations::aterm;
 use ampoule_derivations::derivation::{Derivation, Output};
-use ampoule_store::local::{DerivationRow, LocalStore, QueryError};
+use ampoule_store::local::{DerivationRow, LocalStore, QueryError, Registration, StageError};
 use ampoule_store::path::StorePath;
 
 pub use outcome::{Failure, FailureKind, How, Outcome, Outcomes, Realised};
@@ -166,7 +166,7 @@ impl Realiser<'_> {
         for path in wanted.iter().filter(|path| !valid.contains(path)) {
             // What is not among the objects must be in the store already, which the build will find out.
             if let Some(object) = self.objects.get(path) {
-                batch.push(object.stage(self.store).map_err(|error| fail(&error))?);
+                batch.push(stage_object(self.store, path, object).map_err(|error| fail(&error))?);
             }
         }
         self.store.register(batch).map_err(|error| fail(&error))?;
@@ -177,6 +177,20 @@ impl Realiser<'_> {
         let aterm = aterm::write(derivation, self.store.store_dir());
         DerivationRow { path: path.clone(), aterm, references: derivation.references() }
     }
+}
+
+/// A text or file of the recipes, ready to be registered.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn stage_object(store: &LocalStore, path: &StorePath, object: &StoreObject) -> Result<Registration, StageError> {
+    Ok(Registration {
+        staged: store.stage_bytes(&object.content)?,
+        path: path.clone(),
+        references: object.references.clone(),
+        deriver: None,
+        content_address: Some(object.address.clone()),
+    })
 }
 
 /// Outputs known so far, shared by all workers.

@@ -63,13 +63,13 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of the build itself.
-    pub(super) fn build(message: impl Into<String>) -> Self {
+    pub(crate) fn build(message: impl Into<String>) -> Self {
         let message = message.into();
         Self { kind: FailureKind::Build, message, hint: None, log_tail: Vec::new(), duration: Duration::ZERO }
     }
 
     /// A failure of the machine, the store or the sandbox.
-    pub(super) fn machine(message: impl Into<String>) -> Self {
+    pub(crate) fn machine(message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Machine, ..Self::build(message) }
     }
 

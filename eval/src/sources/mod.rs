@@ -12,6 +12,7 @@ pub mod download;
 pub mod fetch;
 mod html;
 pub mod http;
+pub mod intern;
 pub mod lock;
 pub mod machine;
 pub mod own;
