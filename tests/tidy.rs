@@ -196,7 +196,8 @@ fn no_registry_host_is_named() {
 
 #[test]
 fn no_path_of_a_developers_machine() {
-    let homes = [["/ro", "ot/"], ["/ho", "me/user"], ["/work", "/main"], ["/work", "/wt"]].map(|halves| halves.concat());
+    let homes =
+        [["/ro", "ot/"], ["/ho", "me/user"], ["/work", "/main"], ["/work", "/wt"]].map(|halves| halves.concat());
     let mut complaints = Vec::new();
     for (path, text) in texts(&[]) {
         for (number, line) in text.lines().enumerate() {

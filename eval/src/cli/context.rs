@@ -49,14 +49,15 @@ impl Catalog {
             None => search_upwards()?,
         };
         let file = root.join(ROOT_FILE);
-        let text = std::fs::read_to_string(&file).map_err(|error| {
-            Failure::new(format!("cannot read `{}`: {error}", file.display())).hint(no_root_hint())
-        })?;
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())).hint(no_root_hint()))?;
         let settings: RootFile = toml::from_str(&text)
             .map_err(|error| Failure::new(format!("`{}` is not valid: {}", file.display(), error.message())))?;
         let directory = root.join(settings.catalog.path.unwrap_or_default());
         let lock = read_lock(&directory.join(LOCK_FILE))?;
-        Ok(Self { loader: DirectoryLoader::new(&directory), directory, lock })
+        let loader = DirectoryLoader::open(&directory, &shown_from_here(&directory))
+            .map_err(|error| Failure::new(format!("cannot open the catalog `{}`: {error}", directory.display())))?;
+        Ok(Self { loader, directory, lock })
     }
 
     /// Where the lock is kept.
@@ -73,12 +74,20 @@ impl Catalog {
             mode,
             tables: &Tables::default(),
         };
-        inputs.evaluate(patterns).map_err(|error| Failure::from(error))
+        inputs.evaluate(patterns).map_err(|error| Failure::from_recipe(&error))
     }
 }
 
+/// A directory as a person here would write it.
+fn shown_from_here(directory: &Path) -> PathBuf {
+    let here = env::current_dir().ok();
+    let inside = here.as_deref().and_then(|here| directory.strip_prefix(here).ok());
+    inside.unwrap_or(directory).to_owned()
+}
+
 fn search_upwards() -> Result<PathBuf, Failure> {
-    let start = env::current_dir().map_err(|error| Failure::new(format!("cannot tell the working directory: {error}")))?;
+    let start =
+        env::current_dir().map_err(|error| Failure::new(format!("cannot tell the working directory: {error}")))?;
     let found = start.ancestors().find(|directory| directory.join(ROOT_FILE).is_file());
     found.map(Path::to_owned).ok_or_else(|| {
         Failure::new(format!("there is no `{ROOT_FILE}` in `{}` or above it", start.display())).hint(no_root_hint())
@@ -86,7 +95,9 @@ fn search_upwards() -> Result<PathBuf, Failure> {
 }
 
 fn no_root_hint() -> String {
-    format!("run inside a recipe repository, or name one with `--root DIR`; an empty `{ROOT_FILE}` makes a directory one")
+    format!(
+        "run inside a recipe repository, or name one with `--root DIR`; an empty `{ROOT_FILE}` makes a directory one"
+    )
 }
 
 fn read_lock(path: &Path) -> Result<Lock, Failure> {
@@ -116,15 +127,16 @@ pub(super) fn home(common: &Common) -> Result<PathBuf, Failure> {
     let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let data = data.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
     data.filter(|path| path.is_absolute()).map(|data| data.join("ampoule")).ok_or_else(|| {
-        Failure::new("cannot tell where the store lies: neither AMPOULE_HOME, XDG_DATA_HOME nor HOME is an absolute path")
-            .hint("name a directory with `--home DIR` or AMPOULE_HOME")
+        Failure::new(
+            "cannot tell where the store lies: neither AMPOULE_HOME, XDG_DATA_HOME nor HOME is an absolute path",
+        )
+        .hint("name a directory with `--home DIR` or AMPOULE_HOME")
     })
 }
 
 /// Opens this user's store, creating it if there is none.
 pub(super) fn open_store(common: &Common) -> Result<LocalStore, Failure> {
     let home = home(common)?;
-    LocalStore::open(&home, StoreDir::default()).map_err(|error| {
-        Failure::from_error(&error).context(format!("cannot open the store in `{}`", home.display()))
-    })
+    LocalStore::open(&home, StoreDir::default())
+        .map_err(|error| Failure::from_error(&error).context(format!("cannot open the store in `{}`", home.display())))
 }

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::lang::EvalError;
+
 /// Exit codes of `ampoule`. Those of builds are Nix's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -23,12 +25,14 @@ pub struct Failure {
     message: String,
     hint: Option<String>,
     code: u8,
+    /// The whole text for people, and the record for programs, of an error that knows its own form.
+    shown: Option<(String, serde_json::Value)>,
 }
 
 impl Failure {
     /// A failure with exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: ExitCode::Failed as u8 }
+        Self { message: message.into(), hint: None, code: ExitCode::Failed as u8, shown: None }
     }
 
     /// A failure that says what an error and its causes say.
@@ -44,6 +48,12 @@ impl Failure {
             source = cause.source();
         }
         Self::new(message)
+    }
+
+    /// A recipe's error, shown with the place in the recipe.
+    pub fn from_recipe(error: &EvalError) -> Self {
+        let record = serde_json::to_value(error).unwrap_or_default();
+        Self { shown: Some((error.render(), record)), ..Self::new(error.to_string()) }
     }
 
     /// The same failure with what was being done in front of it.
@@ -74,6 +84,9 @@ impl Failure {
 
     /// The text for standard error, with a line end.
     pub fn render(&self) -> String {
+        if let Some((text, _)) = &self.shown {
+            return format!("{}\n", text.trim_end());
+        }
         let mut text = format!("error: {}\n", self.message);
         if let Some(hint) = &self.hint {
             for (number, line) in hint.lines().enumerate() {
@@ -86,7 +99,11 @@ impl Failure {
 
     /// The failure as a record for `--json`.
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "error": self.message, "hint": self.hint, "exit_code": self.code })
+        let mut record = serde_json::json!({ "error": self.message, "hint": self.hint, "exit_code": self.code });
+        if let Some((_, details)) = &self.shown {
+            record["details"] = details.clone();
+        }
+        record
     }
 }
 

@@ -143,7 +143,12 @@ fn describe(text: &mut String, subject: &Subject, derivation: &Derivation, store
     text.push('\n');
 }
 
-fn describe_function(fact: &mut impl FnMut(&str, &str), subject: &Subject, derivation: &Derivation, store_dir: &StoreDir) {
+fn describe_function(
+    fact: &mut impl FnMut(&str, &str),
+    subject: &Subject,
+    derivation: &Derivation,
+    store_dir: &StoreDir,
+) {
     if let Some(kind) = &subject.kind {
         fact("rule", kind);
     }

@@ -172,7 +172,8 @@ fn update(common: &Common, options: &LockOptions, json: bool) -> Result<(), Fail
             .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", file.display())))?;
     }
     if json {
-        let record = json!({ "lock": file, "added": update.added, "changed": update.changed, "removed": update.removed });
+        let record =
+            json!({ "lock": file, "added": update.added, "changed": update.changed, "removed": update.removed });
         return output::json(&record);
     }
     for (sign, keys) in [("+", &update.added), ("~", &update.changed), ("-", &update.removed)] {
@@ -207,8 +208,12 @@ fn fetch(common: &Common, options: FetchOptions, json: bool) -> Result<(), Failu
     drop(reporter);
     if json {
         let failed: Vec<Value> = failures.values().map(|error| error.to_string().into()).collect();
-        let stored: Vec<Value> =
-            wanted.iter().enumerate().filter(|(index, _)| !failures.contains_key(index)).map(|(_, source)| record(source, &store)).collect();
+        let stored: Vec<Value> = wanted
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !failures.contains_key(index))
+            .map(|(_, source)| record(source, &store))
+            .collect();
         output::json(&json!({ "stored": stored, "failures": failed }))?;
     }
     let Some(worst) = failures.values().max_by_key(|error| error.exit_code()) else {

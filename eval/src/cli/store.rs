@@ -220,7 +220,8 @@ fn restore(path: &Path) -> Result<(), Failure> {
 fn hash(path: &Path, flat: bool, algorithm: Algorithm, format: Notation) -> Result<(), Failure> {
     let mut hasher = Hasher::new(algorithm);
     if flat {
-        io::copy(&mut File::open(path).map_err(|error| at(path, &error))?, &mut hasher).map_err(|error| at(path, &error))?;
+        io::copy(&mut File::open(path).map_err(|error| at(path, &error))?, &mut hasher)
+            .map_err(|error| at(path, &error))?;
     } else {
         nar::dump(path, &mut hasher).map_err(|error| at(path, &error))?;
     }
@@ -240,7 +241,11 @@ fn notation(hash: &Hash, format: Notation) -> String {
 fn valid(store: &LocalStore, argument: &str) -> Result<PathInfo, Failure> {
     let path = store_path(store.store_dir(), argument)?;
     store.path_info(&path)?.ok_or_else(|| {
-        Failure::new(format!("`{}` is not valid in the store `{}`", store.store_dir().display(&path), store.home().display()))
+        Failure::new(format!(
+            "`{}` is not valid in the store `{}`",
+            store.store_dir().display(&path),
+            store.home().display()
+        ))
     })
 }
 
@@ -302,9 +307,10 @@ fn export(store: &LocalStore, paths: &[String], closure: bool) -> Result<(), Fai
     let out = BufWriter::with_capacity(1 << 18, io::stdout().lock());
     let mut exporter = Exporter::new(out, store.store_dir().clone());
     for info in references_first(store, &wanted)? {
-        let object =
-            ExportedObject { path: &info.path, references: &info.references, deriver: info.deriver.as_ref() };
-        exporter.object(object, |sink| nar::dump(&store.physical_path(&info.path), sink).map(drop))?;
+        let object = ExportedObject { path: &info.path, references: &info.references, deriver: info.deriver.as_ref() };
+        exporter.object(object, |sink| {
+            nar::dump(&store.physical_path(&info.path), sink).map(drop).map_err(io::Error::other)
+        })?;
     }
     exporter.finish()?.flush()?;
     Ok(())

@@ -55,7 +55,7 @@ impl Subjects {
             let patterns = patterns(&labels)?;
             let evaluation = Catalog::find(common)?.evaluate(&patterns, Mode::Build)?;
             for pattern in &patterns {
-                let selected = evaluation.select(pattern).map_err(Failure::from)?;
+                let selected = evaluation.select(pattern).map_err(|error| Failure::from_recipe(&error))?;
                 for one in selected {
                     subjects.add_member(one.label(), &one.target.kind, one.member);
                 }
@@ -66,7 +66,8 @@ impl Subjects {
     }
 
     fn add_member(&mut self, label: String, kind: &str, member: &Member) {
-        if self.chosen.iter().any(|subject| subject.label == label) || self.skipped.iter().any(|(one, _)| *one == label) {
+        if self.chosen.iter().any(|subject| subject.label == label) || self.skipped.iter().any(|(one, _)| *one == label)
+        {
             return;
         }
         match member {

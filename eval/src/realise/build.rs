@@ -69,9 +69,10 @@ impl Realiser<'_> {
             .map_err(|error| Failure::machine(error.to_string()))?;
         let inputs = resolved.input_sources.clone();
         // Nix resolves what is known only from its content; the classic kind is built as it stands.
-        let is_known = derivation.outputs.keys().all(|output| {
-            derivation.output_path(store_dir, output).is_ok_and(|path| path.is_some())
-        });
+        let is_known = derivation
+            .outputs
+            .keys()
+            .all(|output| derivation.output_path(store_dir, output).is_ok_and(|path| path.is_some()));
         if is_known || derivation.input_derivations.is_empty() {
             let mut derivation = resolved;
             derivation.outputs.clone_from(&self.derivations[path].outputs);
@@ -96,11 +97,7 @@ impl Realiser<'_> {
         Ok(Realised { outputs, how: How::Built, proved: false })
     }
 
-    fn make_and_register(
-        &self,
-        resolved: &Resolved,
-        id: ActivityId,
-    ) -> Result<BTreeMap<String, StorePath>, Failure> {
+    fn make_and_register(&self, resolved: &Resolved, id: ActivityId) -> Result<BTreeMap<String, StorePath>, Failure> {
         let made = self.run(resolved, Conditions::default(), self.options.cores, id)?;
         self.phase(id, "registering");
         let records: Vec<RealisationRecord> = made
@@ -165,11 +162,7 @@ impl Realiser<'_> {
     }
 
     /// Lets the derivation that was asked for share what its resolved form became.
-    fn copy_realisations(
-        &self,
-        resolved: &Resolved,
-        outputs: &BTreeMap<String, StorePath>,
-    ) -> Result<(), Failure> {
+    fn copy_realisations(&self, resolved: &Resolved, outputs: &BTreeMap<String, StorePath>) -> Result<(), Failure> {
         let asked = &resolved.asked;
         if resolved.path == *asked {
             return Ok(());

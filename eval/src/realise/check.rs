@@ -26,11 +26,7 @@ const LAST_32_BIT_SECOND: i64 = i32::MAX as i64;
 
 impl Realiser<'_> {
     /// Whether the outputs come out the same again. A difference is a failure that names it; both builds are kept.
-    pub(super) fn check(
-        &self,
-        resolved: &Resolved,
-        outputs: &BTreeMap<String, StorePath>,
-    ) -> Result<bool, Failure> {
+    pub(super) fn check(&self, resolved: &Resolved, outputs: &BTreeMap<String, StorePath>) -> Result<bool, Failure> {
         if resolved.derivation.fixed_output().is_some() {
             return Ok(true);
         }

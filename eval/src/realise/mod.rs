@@ -156,7 +156,8 @@ impl Realiser<'_> {
     fn prepare(&self, plan: &Plan) -> Result<(), RealiseError> {
         let fail = |error: &(dyn std::error::Error + 'static)| RealiseError::Prepare(sandboxed::chain(error));
         let derivations = plan.steps.iter().map(|step| (&step.derivation, &self.derivations[&step.derivation]));
-        let rows: Vec<DerivationRow> = derivations.clone().map(|(path, derivation)| self.row(path, derivation)).collect();
+        let rows: Vec<DerivationRow> =
+            derivations.clone().map(|(path, derivation)| self.row(path, derivation)).collect();
         self.store.add_derivations(&rows).map_err(|error| fail(&error))?;
 
         let wanted: BTreeSet<&StorePath> = derivations.flat_map(|(_, derivation)| &derivation.input_sources).collect();

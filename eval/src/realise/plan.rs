@@ -110,8 +110,7 @@ pub(super) fn plan<E>(
         if needs.get(path).is_some_and(|before| *before >= need) {
             continue;
         }
-        let (path, derivation) =
-            derivations.get_key_value(path).ok_or_else(|| PlanError::Unknown(path.clone()))?;
+        let (path, derivation) = derivations.get_key_value(path).ok_or_else(|| PlanError::Unknown(path.clone()))?;
         if !known.contains_key(path) {
             known.insert(path, status(path, derivation).map_err(PlanError::Status)?);
         }

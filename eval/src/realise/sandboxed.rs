@@ -58,7 +58,7 @@ impl Run<'_> {
         let spec = self.spec(&scratch, &closure)?;
         let outcome = self.engine.run(&spec, log).map_err(|error| {
             let mut failure = machine("set up the sandbox", &error);
-            failure.hint = error.hint();
+            failure.hint = error.hint().map(str::to_owned);
             failure
         })?;
         if !outcome.exit.success() {
@@ -102,10 +102,9 @@ impl Run<'_> {
         let store_dir = self.store.store_dir();
         let Environment { variables, arguments, files } = environment(self.derivation, scratch, store_dir, self.cores)
             .map_err(|error| Failure::build(error.to_string()))?;
-        let inputs = closure.iter().map(|path| Input {
-            source: self.store.physical_path(path),
-            target: store_dir.display(path),
-        });
+        let inputs = closure
+            .iter()
+            .map(|path| Input { source: self.store.physical_path(path), target: store_dir.display(path) });
         Ok(Spec {
             root: self.root()?,
             inputs: inputs.collect(),
@@ -256,9 +255,8 @@ fn in_order(
 ) -> Result<Vec<(String, Staged)>, Failure> {
     let mut ordered = Vec::new();
     while !staged.is_empty() {
-        let next = staged.iter().find(|(_, object)| {
-            staged.keys().all(|other| !object.references().contains(&scratch[other]))
-        });
+        let next =
+            staged.iter().find(|(_, object)| staged.keys().all(|other| !object.references().contains(&scratch[other])));
         let Some(name) = next.map(|(name, _)| name.clone()) else {
             let names: Vec<&str> = staged.keys().map(String::as_str).collect();
             return Err(Failure::build(format!("outputs refer to each other in a circle: `{}`", names.join("`, `"))));

@@ -115,11 +115,8 @@ impl Fetch for Sources<'_> {
     fn fetch(&self, path: &StorePath, derivation: &Derivation) -> Result<(), Failure> {
         let source = locked_source(derivation).map_err(|reason| Failure::build(format!("`{path}`: {reason}")))?;
         self.intern(&source).map(drop).map_err(|error| {
-            let kind = if error.exit_code() == EXIT_HASH_MISMATCH {
-                FailureKind::HashMismatch
-            } else {
-                FailureKind::Machine
-            };
+            let kind =
+                if error.exit_code() == EXIT_HASH_MISMATCH { FailureKind::HashMismatch } else { FailureKind::Machine };
             let hint = error.hint().map(str::to_owned);
             Failure { kind, hint, ..Failure::build(error.to_string()) }
         })
