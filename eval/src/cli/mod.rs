@@ -106,10 +106,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, engine: impl FnOnce() 
             if json {
                 output::record(&failure.to_json());
             }
-            output::message(&failure.render());
+            say(&failure);
             failure.exit_code()
         }
     }
+}
+
+/// Writes a failure to standard error.
+pub fn say(failure: &Failure) {
+    output::message(&failure.render());
 }
 
 impl Command {

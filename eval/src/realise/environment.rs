@@ -45,10 +45,7 @@ pub(super) fn environment(
     let placeholders: Vec<(String, &String)> =
         paths.iter().map(|(name, path)| (placeholder::output(name), path)).collect();
     let fill = |value: &[u8]| {
-        let filled = placeholders
-            .iter()
-            .fold(value.to_vec(), |text, (from, to)| replace_all(text, from.as_bytes(), to.as_bytes()));
-        filled
+        placeholders.iter().fold(value.to_vec(), |text, (from, to)| replace_all(text, from.as_bytes(), to.as_bytes()))
     };
 
     let mut environment = Environment {
