@@ -55,6 +55,7 @@ pub(crate) const CASES: &[Case] = &[
     ("an impossible spec is refused", impossible),
     ("a missing input is told", missing_input),
     ("many builds run at once", at_once),
+    ("running builds share no user of the host, if root runs them", users),
 ];
 
 fn script(workshop: &Workshop) {
@@ -386,6 +387,32 @@ fn at_once(workshop: &Workshop) {
                     assert_eq!(finished.output(""), format!("{text}\n"));
                 }
             });
+        }
+    });
+}
+
+fn users(workshop: &Workshop) {
+    let markers = [marker(7), marker(8)];
+    let user_of = |marker: &String| {
+        let process = processes_with(&format!("sleep\0{marker}")).pop().unwrap();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:\t")).unwrap().to_owned();
+        line.split('\t').map(|user| user.parse().unwrap()).collect::<Vec<u32>>()
+    };
+    std::thread::scope(|scope| {
+        for marker in &markers {
+            let mut spec = workshop.script(&format!("sleep {marker}"));
+            spec.limits.timeout_seconds = 10;
+            scope.spawn(move || workshop.end(&spec, Exit::TimedOut));
+        }
+        wait_until(|| markers.iter().all(|marker| !processes_with(&format!("sleep\0{marker}")).is_empty()));
+        let [first, second] = [&markers[0], &markers[1]].map(user_of);
+        let own = rustix::process::geteuid();
+        if own.is_root() {
+            assert!(first.iter().chain(&second).all(|user| *user > 65_536), "{first:?} {second:?}");
+            assert!(first.iter().all(|user| !second.contains(user)), "{first:?} {second:?}");
+        } else {
+            assert!(first.iter().chain(&second).all(|user| *user == own.as_raw()), "{first:?} {second:?}");
         }
     });
 }

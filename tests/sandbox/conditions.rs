@@ -14,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("random numbers follow the seed", random),
     ("a builtin's random numbers follow the seed", builtin_random),
     ("directories list the other way round", order),
+    ("the top of the root lists the other way round", top_order),
     ("processors are limited", processors),
     ("process numbers start later", process_numbers),
     ("addresses are fixed, or not", addresses),
@@ -155,6 +156,18 @@ fn order(workshop: &Workshop) {
     a.2.reverse();
     a.3.reverse();
     assert_eq!(a, r);
+}
+
+fn top_order(workshop: &Workshop) {
+    let list = |order| {
+        let mut spec =
+            workshop.script("ls -U / | while read name; do case $name in bin|lib|lib64|usr) echo $name; esac; done");
+        spec.conditions.directory_order = order;
+        workshop.succeed(&spec).log.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut as_is = list(Order::AsIs);
+    as_is.reverse();
+    assert_eq!(as_is, list(Order::Reversed));
 }
 
 fn processors(workshop: &Workshop) {

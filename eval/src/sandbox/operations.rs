@@ -130,16 +130,16 @@ pub enum Operation {
     /// Replace a directory source by a view of it whose directories list in the opposite order.
     Reverse { source: usize },
     /// Show a directory source as the root, read-only, entry by entry. Directories in `open` are made anew, so that
-    /// other things can exist in them; paths in `hidden` are left out.
-    ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String> },
+    /// other things can exist in them; paths in `hidden` are left out. What is made anew is made in this order.
+    ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String>, order: Order },
     /// Show a source, read-only.
     ShowInput { source: usize, at: String },
     /// Show a device of the host.
     ShowDevice { source: usize, at: String },
     /// Mount a fresh `/proc`.
     MountProcesses { at: String },
-    /// Show a file of this content in place of one of `/proc`, if there is such a one.
-    Mask { path: String, content: Bytes },
+    /// Show a file of this content in place of those of `/proc` that exist.
+    Mask { paths: Vec<String>, content: Bytes },
     /// Show only so many processors in `/proc`.
     ShowProcessors { count: u32 },
     /// Show deterministic bytes in place of the random devices.
@@ -197,7 +197,7 @@ impl fmt::Display for Operation {
             Self::ShowInput { at, .. } => write!(f, "show the input `/{at}`"),
             Self::ShowDevice { at, .. } => write!(f, "show the device `/{at}`"),
             Self::MountProcesses { at } => write!(f, "mount `/{at}`"),
-            Self::Mask { path, .. } => write!(f, "mask `/{path}`"),
+            Self::Mask { paths, .. } => write!(f, "mask `/{}`", paths.join("`, `/")),
             Self::ShowProcessors { .. } => f.write_str("mask the processors in `/proc`"),
             Self::ShowRandomBytes { .. } => f.write_str("mask the random devices"),
             Self::MakeReadOnly { path } => write!(f, "make `/{path}` read-only"),
@@ -264,16 +264,11 @@ const ETC: [(&str, Option<&str>); 6] = [
     ("etc/resolv.conf", None),
 ];
 /// Host facts in `/proc` that no build needs.
-const MASKED: [(&str, &str); 9] = [
-    ("proc/cmdline", "\n"),
-    ("proc/config.gz", ""),
-    ("proc/kallsyms", ""),
-    ("proc/keys", ""),
-    ("proc/key-users", ""),
-    ("proc/loadavg", "0.00 0.00 0.00 1/1 1\n"),
-    ("proc/modules", ""),
-    ("proc/partitions", ""),
-    ("proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000000\n"),
+const MASKED: [(&str, &[&str]); 4] = [
+    ("", &["config.gz", "kallsyms", "keys", "key-users", "modules", "partitions"]),
+    ("\n", &["cmdline"]),
+    ("0.00 0.00 0.00 1/1 1\n", &["loadavg"]),
+    ("00000000-0000-4000-8000-000000000000\n", &["sys/kernel/random/boot_id"]),
 ];
 
 /// Turns a spec into what has to be done for it.
@@ -428,10 +423,13 @@ fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>)
         let mut open: BTreeSet<String> = parents(store).into_iter().collect();
         open.insert("etc".into());
         operations.extend(reversed.then_some(Operation::Reverse { source }));
-        operations.push(Operation::ShowTree { source, open, hidden });
+        operations.push(Operation::ShowTree { source, open, hidden, order: spec.conditions.directory_order });
     }
-    for (number, input) in spec.inputs.iter().enumerate() {
-        let source = sources.inputs + number;
+    let mut inputs: Vec<_> = spec.inputs.iter().zip(sources.inputs..).collect();
+    if reversed {
+        inputs.reverse();
+    }
+    for (input, source) in inputs {
         operations.extend(reversed.then_some(Operation::Reverse { source }));
         operations.push(Operation::ShowInput { source, at: input.target[1..].to_owned() });
     }
@@ -441,7 +439,10 @@ fn make_processes(spec: &Spec, operations: &mut Vec<Operation>) {
     operations.push(Operation::MountProcesses { at: "proc".into() });
     operations.extend(spec.conditions.last_process.map(Operation::LastProcess));
     operations.push(Operation::MakeReadOnly { path: "proc/sys".into() });
-    operations.extend(MASKED.map(|(path, content)| Operation::Mask { path: path.into(), content: content.into() }));
+    operations.extend(MASKED.map(|(content, names)| Operation::Mask {
+        paths: names.iter().map(|name| format!("proc/{name}")).collect(),
+        content: content.into(),
+    }));
     operations.extend(spec.conditions.cpus.map(|count| Operation::ShowProcessors { count }));
 }
 

@@ -235,7 +235,8 @@ pub enum Order {
     /// As the file system has it.
     #[default]
     AsIs,
-    /// The other way round. Covers input directories and the root tree; not what the build itself writes.
+    /// The other way round. Covers input directories, the root tree, and the store directory's list of inputs; not what
+    /// the build itself writes. Needs Linux 6.16.
     Reversed,
 }
 

@@ -57,8 +57,9 @@ impl Stage {
             Operation::Symlink { path, target } => symlinkat(target, self.root()?, path)?,
             Operation::ShowScratch { name, at } => self.show_scratch(name, at)?,
             Operation::Reverse { source } => self.reverse(*source)?,
-            Operation::ShowTree { source, open, hidden } => {
-                tree::show(self.source(*source)?, self.root()?, open, hidden)?;
+            Operation::ShowTree { source, open, hidden, order } => {
+                let shape = tree::Shape { open, hidden, order: *order };
+                tree::show(self.source(*source)?, self.root()?, &shape)?;
             }
             Operation::ShowInput { source, at } => self.show(*source, at)?,
             Operation::ShowDevice { source, at } => self.show_device(*source, at)?,
@@ -74,7 +75,7 @@ impl Stage {
                 let options = [("ptmxmode", "0666".to_owned()), ("mode", "620".to_owned())];
                 attach(&mount("devpts", &options)?, self.root()?, at)
             }
-            Operation::Mask { path, content } => self.mask(path, content),
+            Operation::Mask { paths, content } => self.mask(paths, content),
             Operation::MakeReadOnly { path } => {
                 let place = openat(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 attach(&clone_mount(place.as_fd(), true, false)?, self.root()?, path)
@@ -151,18 +152,19 @@ impl Stage {
         attach(&clone_mount(self.source(source)?, false, true)?, self.root()?, at)
     }
 
-    /// Shows a file of the root in place of a file of `/proc`. What does not exist needs no mask.
-    fn mask(&self, path: &str, content: &[u8]) -> io::Result<()> {
+    /// Shows a file of the root in place of files of `/proc`. What does not exist needs no mask.
+    fn mask(&self, paths: &[String], content: &[u8]) -> io::Result<()> {
         let root = self.root()?;
-        if rustix::fs::accessat(root, path, rustix::fs::Access::EXISTS, AtFlags::empty()).is_err() {
-            return Ok(());
+        write_file(root, MASK, content)?;
+        let file = openat(root, MASK, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        for path in paths {
+            match attach(&clone_mount(file.as_fd(), true, false)?, root, path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
         }
-        let hidden = format!(".mask-{}", path.replace('/', "-"));
-        write_file(root, &hidden, content)?;
-        let file = openat(root, &hidden, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        attach(&clone_mount(file.as_fd(), true, false)?, root, path)?;
-        // The mount keeps the file; a name in the root would only be litter.
-        Ok(rustix::fs::unlinkat(root, &hidden, AtFlags::empty())?)
+        // The mounts keep the file; a name in the root would only be litter.
+        Ok(rustix::fs::unlinkat(root, MASK, AtFlags::empty())?)
     }
 
     fn show_processors(&self, count: u32) -> io::Result<()> {
@@ -173,11 +175,11 @@ impl Stage {
             !name.strip_prefix("cpu").is_some_and(is_beyond)
         });
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        self.mask("proc/stat", kept.as_bytes())?;
+        self.mask(&["proc/stat".to_owned()], kept.as_bytes())?;
         let infos = fs::read_to_string("/proc/cpuinfo")?;
         let count = usize::try_from(count).map_err(io::Error::other)?;
         let kept: String = infos.split("\n\n").take(count).flat_map(|info| [info.trim_end(), "\n\n"]).collect();
-        self.mask("proc/cpuinfo", kept.as_bytes())
+        self.mask(&["proc/cpuinfo".to_owned()], kept.as_bytes())
     }
 
     fn show_random_bytes(&self, seed: u64) -> io::Result<()> {
@@ -215,6 +217,8 @@ impl Stage {
 
 /// Where the scratch file system is until the root is sealed.
 const SCRATCH: &str = ".scratch";
+/// The name of a mask until it is shown.
+const MASK: &str = ".mask";
 /// Bytes of a random device whose content is chosen. Reading it again gives the same ones.
 const RANDOM_BYTES: u64 = 1 << 20;
 

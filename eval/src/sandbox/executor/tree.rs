@@ -7,30 +7,37 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::super::spec::Order;
 use super::prepare;
 
-/// Shows `source` as `root`, entry by entry, read-only.
-///
-/// Directories in `open` are walked through instead of shown whole, so that they can have other entries too; paths in
-/// `hidden` are left out. Entries that are neither directories, files nor links do not belong into a root and are
-/// left out as well.
-pub(super) fn show(
-    source: BorrowedFd<'_>,
-    root: BorrowedFd<'_>,
-    open: &BTreeSet<String>,
-    hidden: &BTreeSet<String>,
-) -> io::Result<()> {
+/// How a tree is shown.
+pub(super) struct Shape<'a> {
+    /// Directories that are walked through instead of shown whole, so that they can have other entries too.
+    pub(super) open: &'a BTreeSet<String>,
+    /// Paths that are left out.
+    pub(super) hidden: &'a BTreeSet<String>,
+    /// The order in which entries are made: by name, or against it.
+    pub(super) order: Order,
+}
+
+/// Shows `source` as `root`, entry by entry, read-only. Entries that are neither directories, files nor links do not
+/// belong into a root and are left out.
+pub(super) fn show(source: BorrowedFd<'_>, root: BorrowedFd<'_>, shape: &Shape<'_>) -> io::Result<()> {
     let mut waiting = vec![String::new()];
     while let Some(directory) = waiting.pop() {
-        for name in names(source, &directory)? {
+        let mut names = names(source, &directory)?;
+        if shape.order == Order::Reversed {
+            names.reverse();
+        }
+        for name in names {
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
-            if hidden.contains(&path) {
+            if shape.hidden.contains(&path) {
                 continue;
             }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let entry = openat(source, &path, flags, Mode::empty())?;
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&entry)?.st_mode);
-            if open.contains(&path) {
+            if shape.open.contains(&path) {
                 if kind == FileType::Directory {
                     make_if_missing(root, &path)?;
                     waiting.push(path);
