@@ -7,10 +7,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use ampoule_store::content_address::ContentAddress;
 use ampoule_store::hash::Sha256Digest;
-use ampoule_store::path::name_from_file_name;
+use ampoule_store::path::{StoreDir, name_from_file_name};
 use serde::{Deserialize, Serialize};
 
+use crate::builtin;
+use crate::derivation::{Derivation, DerivationBuilder, ModuloHashes};
 use crate::lock::LockEntry;
 
 /// Longest name, version, file name or address a request or a lock may hold, in bytes.
@@ -256,9 +259,13 @@ pub struct LockedSource {
 }
 
 impl LockedSource {
-    /// The name of its store object: the file name with every character that store names lack replaced.
+    /// The name of its store object: the file name with every character that store names lack replaced, and cut so that
+    /// the name of its derivation, which ends in `.drv`, is not too long either.
     pub fn store_name(&self) -> String {
-        name_from_file_name(&self.file)
+        const LONGEST: usize = 207;
+        let mut name = name_from_file_name(&self.file);
+        name.truncate(LONGEST);
+        name
     }
 
     /// Whether it stands for a source not locked yet, as [`SourceRequest::placeholder`] makes them.
@@ -270,6 +277,19 @@ impl LockedSource {
     pub fn check(&self) -> Result<(), RequestError> {
         check_file_name(&self.file)
     }
+}
+
+/// The fixed-output derivation that interns a locked source: the same for recipes that use it and for whoever fetches it.
+pub fn fetch_derivation(source: &LockedSource, store_dir: &StoreDir) -> Derivation {
+    let mut builder = DerivationBuilder::new(&source.store_name(), builtin::FETCH_SYSTEM, builtin::FETCH)
+        .fixed(ContentAddress::flat_sha256(source.sha256))
+        .env("source", source.id.to_json())
+        .env("file", source.file.as_str());
+    if let Some(size) = source.size {
+        builder = builder.env("size", size.to_string());
+    }
+    let instantiated = builder.instantiate(store_dir, &mut ModuloHashes::new());
+    instantiated.expect("a store name is always valid, and there are no inputs").1
 }
 
 /// The name of a Python package in the form in which names are compared (PEP 503).
@@ -420,6 +440,33 @@ mod tests {
         assert!(debian("bookworm", "gcc/..").is_err());
         let error = debian("bookworm", "gcc:arm64").unwrap_err();
         assert!(matches!(error, RequestError::ArchitectureNotListed { architecture, .. } if architecture == "arm64"));
+    }
+
+    #[test]
+    fn a_locked_source_is_a_fixed_output() {
+        let id = SourceId::Url { name: "a~b.tar".into(), urls: vec!["https://files.example/a~b.tar".into()] };
+        let sha256 = Sha256Digest::of(b"bytes");
+        let source = LockedSource { id, file: "a~b.tar".into(), size: Some(5), sha256 };
+        let derivation = fetch_derivation(&source, &StoreDir::default());
+        assert_eq!(derivation.fixed_output(), Some(&ContentAddress::flat_sha256(sha256)));
+        assert_eq!(derivation.env_str("source"), Some(source.id.to_json().as_str()));
+        assert_eq!((derivation.env_str("file"), derivation.env_str("size")), (Some("a~b.tar"), Some("5")));
+        let path = derivation.output_path(&StoreDir::default(), "out").unwrap().unwrap();
+        assert_eq!(path.name(), "a-b.tar");
+        // Where the bytes are said to lie does not change what they are.
+        let moved = LockedSource { id: SourceId::Url { name: "a~b.tar".into(), urls: Vec::new() }, ..source };
+        let moved = fetch_derivation(&moved, &StoreDir::default());
+        assert_eq!(moved.output_path(&StoreDir::default(), "out").unwrap().unwrap(), path);
+    }
+
+    /// Control characters, quotes and odd names in a hostile lock never make a derivation that cannot be written.
+    #[test]
+    fn odd_files_are_derivations_too() {
+        for file in ["\"x\\", ".x", "…", &"y".repeat(300)] {
+            let id = SourceId::Url { name: file.into(), urls: Vec::new() };
+            let source = LockedSource { id, file: file.into(), size: None, sha256: Sha256Digest::ZERO };
+            fetch_derivation(&source, &StoreDir::default());
+        }
     }
 
     #[test]

@@ -15,9 +15,8 @@ use super::debian::index::archive_url;
 use super::directories::{Directories, DirectoryError};
 use super::download::{DownloadError, Downloads, Wanted};
 use super::http::{Client, display};
-use super::lock::index_files;
 use super::percent;
-use super::pypi::{self, IndexedFile};
+use super::pypi;
 use super::registries::{Registries, RegistryError, parse_address};
 use crate::reporter::{Activity, Event, Reporter, next_activity};
 
@@ -162,18 +161,14 @@ pub fn fetch(
     Fetcher::new(downloads, registries, options, reporter)?.fetch(source)
 }
 
-/// Fetches files, remembering what registries answered.
+/// Fetches files.
 pub struct Fetcher<'a> {
     downloads: Downloads,
     registries: &'a Registries,
-    directories: Directories,
+    directories: Arc<Directories>,
     offline: bool,
     reporter: &'a dyn Reporter,
-    pages: Mutex<BTreeMap<Url, Arc<Page>>>,
 }
-
-/// A project's files, or what the index answered instead.
-type Page = Result<Vec<IndexedFile>, String>;
 
 impl<'a> Fetcher<'a> {
     /// A fetcher into this downloads directory.
@@ -186,10 +181,9 @@ impl<'a> Fetcher<'a> {
         Ok(Self {
             downloads: Downloads::open(downloads).map_err(FetchError::Downloads)?,
             registries,
-            directories: Directories::list(&options.from)?,
+            directories: registries.directories(&options.from)?,
             offline: options.offline,
             reporter,
-            pages: Mutex::default(),
         })
     }
 
@@ -251,7 +245,7 @@ impl<'a> Fetcher<'a> {
         if let Some(path) = self.downloads.find(wanted).map_err(FetchError::Downloads)? {
             return Ok(Some(Fetched { origin: path.display().to_string(), path }));
         }
-        for directories in [&self.directories, self.registries.mirror_directories()] {
+        for directories in [self.directories.as_ref(), self.registries.mirror_directories()] {
             if let Some(found) = directories.find(&source.file, source.size, &source.sha256) {
                 let path = self.downloads.copy(found, wanted).map_err(|error| failure(source, error))?;
                 return Ok(Some(Fetched { path, origin: found.display().to_string() }));
@@ -286,15 +280,6 @@ impl<'a> Fetcher<'a> {
                 tried: attempt.tried,
             }),
         }
-    }
-
-    fn page(&self, client: &Client, url: &Url) -> Arc<Page> {
-        let known = self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
-        known.unwrap_or_else(|| {
-            let page = Arc::new(index_files(client, url));
-            self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone(), Arc::clone(&page));
-            page
-        })
     }
 }
 
@@ -331,7 +316,7 @@ impl Attempt<'_, '_> {
         }
         for index in &pypi.indexes {
             let Some(url) = pypi::project_url(index, name) else { continue };
-            let page = self.fetcher.page(&pypi.client, &url);
+            let page = self.fetcher.registries.page(&pypi.client, &url);
             let files = match page.as_ref() {
                 Ok(files) => files,
                 Err(answer) => {

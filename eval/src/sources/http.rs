@@ -17,6 +17,8 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use url::Url;
 
+use super::forward_proxy;
+
 /// How the client behaves. [`Settings::default`] suits the open internet.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -314,6 +316,9 @@ impl Client {
         if !url.username().is_empty() {
             request = request.header(header::AUTHORIZATION, basic_credentials(url));
         }
+        if let Some(credentials) = self.proxy_credentials(url) {
+            request = request.header(header::PROXY_AUTHORIZATION, credentials);
+        }
         if let Some(Resume { from, validator }) = resume {
             request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, validator);
         }
@@ -321,9 +326,8 @@ impl Client {
     }
 
     fn agent_for(&self, url: &Url) -> Result<Agent, HttpError> {
-        let proxy = self.settings.proxies.get(url.scheme()).filter(|_| !matches_host(&self.settings.no_proxy, url));
         let key = AgentKey {
-            proxy: proxy.cloned(),
+            proxy: self.proxy_for(url).map(str::to_owned),
             encrypted: url.scheme() == "https",
             verified: !matches_host(&self.settings.trusted_hosts, url),
         };
@@ -341,6 +345,9 @@ impl Client {
             what: "the configured proxy".to_owned(),
             reason: error.to_string(),
         })?;
+        // Plain requests are forwarded, not tunnelled.
+        let forwarding = proxy.clone().filter(|p| !key.encrypted && p.protocol() == ureq::ProxyProtocol::Http);
+        let proxy = if forwarding.is_some() { None } else { proxy };
         let tls = TlsConfig::builder().disable_verification(!key.verified);
         let proxy_encrypted = proxy.as_ref().is_some_and(|p| p.protocol() == ureq::ProxyProtocol::Https);
         let tls = if key.verified && (key.encrypted || proxy_encrypted) {
@@ -358,7 +365,21 @@ impl Client {
             .timeout_recv_response(Some(self.settings.stall_timeout))
             .timeout_per_read(Some(self.settings.stall_timeout))
             .user_agent(concat!("ampoule/", env!("CARGO_PKG_VERSION")));
-        Ok(config.build().new_agent())
+        Ok(match forwarding {
+            Some(proxy) => forward_proxy::agent(config.build(), proxy.uri().clone()),
+            None => config.build().new_agent(),
+        })
+    }
+
+    /// What a proxy that forwards plain requests wants to know of the user, if its address says it.
+    fn proxy_credentials(&self, url: &Url) -> Option<String> {
+        let proxy = Url::parse(self.proxy_for(url).filter(|_| url.scheme() == "http")?).ok()?;
+        (proxy.scheme() == "http" && !proxy.username().is_empty()).then(|| basic_credentials(&proxy))
+    }
+
+    fn proxy_for(&self, url: &Url) -> Option<&str> {
+        let proxy = self.settings.proxies.get(url.scheme())?;
+        (!matches_host(&self.settings.no_proxy, url)).then_some(proxy)
     }
 
     /// The platform's certificates (which `SSL_CERT_FILE` and `SSL_CERT_DIR` replace) and those of the bundles.

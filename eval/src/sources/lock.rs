@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ampoule_derivations::lock::{Lock, LockEntry};
 use ampoule_derivations::source::{FileChoice, LockedSource, RequestError, SourceId, SourceRequest};
@@ -15,7 +15,7 @@ use super::debian::packages::{self, Package};
 use super::debian::resolve::{ResolveError, Universe};
 use super::directories::{Directories, DirectoryError};
 use super::download::{DownloadError, Downloads};
-use super::pypi::{self, IndexError, IndexedFile};
+use super::pypi::{self, IndexedFile};
 use super::registries::{Registries, RegistryError, parse_address};
 use crate::reporter::{Activity, Event, Reporter, next_activity};
 
@@ -154,7 +154,7 @@ pub fn update(
     let resolver = Resolver {
         registries,
         downloads,
-        directories: Directories::list(&options.from)?,
+        directories: registries.directories(&options.from)?,
         offline: options.offline,
         indexes: Indexes::new(registries, downloads, options.allow_unsigned),
         reporter,
@@ -215,7 +215,7 @@ fn compare(old: &Lock, lock: Lock) -> Update {
 struct Resolver<'a> {
     registries: &'a Registries,
     downloads: &'a Downloads,
-    directories: Directories,
+    directories: Arc<Directories>,
     offline: bool,
     indexes: Indexes<'a>,
     reporter: &'a dyn Reporter,
@@ -284,18 +284,19 @@ impl Resolver<'_> {
         let (mut tried, mut known) = (Vec::new(), Vec::new());
         for index in &pypi.indexes {
             let Some(url) = pypi::project_url(index, name) else { continue };
-            let files = match index_files(&pypi.client, &url) {
+            let page = self.registries.page(&pypi.client, &url);
+            let files = match page.as_ref() {
                 Ok(files) => files,
                 Err(answer) => {
-                    tried.push(answer);
+                    tried.push(answer.clone());
                     continue;
                 }
             };
-            match pypi::choose(&files, name, version, choice) {
+            match pypi::choose(files, name, version, choice) {
                 Some(file) => return self.indexed(id(), file),
                 None => {
                     tried.push(format!("{} lists {} files, not this one", super::http::display(&url), files.len()));
-                    known.extend(alternatives(&files, name, version));
+                    known.extend(alternatives(files, name, version));
                 }
             }
         }
@@ -424,12 +425,6 @@ fn locked_package(package: &Package<'_>) -> LockedSource {
         size: Some(package.size),
         sha256: package.sha256,
     }
-}
-
-/// The files of a project, or what the index answered instead.
-pub(crate) fn index_files(client: &super::http::Client, url: &Url) -> Result<Vec<IndexedFile>, String> {
-    let page = client.page(url, pypi::ACCEPT, pypi::MAX_PAGE).map_err(|error| error.to_string())?;
-    pypi::parse_page(&page).map_err(|error: IndexError| format!("{}: {error}", super::http::display(url)))
 }
 
 /// What a message can offer instead: the version's other files, else other versions.

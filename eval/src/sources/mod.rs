@@ -10,6 +10,7 @@ pub mod debian;
 pub mod directories;
 pub mod download;
 pub mod fetch;
+mod forward_proxy;
 mod html;
 pub mod http;
 pub mod intern;

@@ -5,15 +5,14 @@ use ampoule_store::hash::Sha256Digest;
 use serde::Deserialize;
 use url::Url;
 
-use super::http::Page;
+use super::http::{Client, Page, display};
 use super::{html, percent, version};
 
 /// What is asked for: the JSON form, else HTML.
-pub(crate) const ACCEPT: &str =
-    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
 /// Longest index page, in bytes. The longest in the wild are some tens of megabytes.
-pub(crate) const MAX_PAGE: u64 = 256 << 20;
+const MAX_PAGE: u64 = 256 << 20;
 
 /// One file that an index offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +54,14 @@ pub(crate) fn project_url(index: &Url, project: &str) -> Option<Url> {
     base.join(&format!("{}/", normalise_package_name(project))).ok()
 }
 
+/// Asks for a project's page; the error is what the index answered instead.
+pub(crate) fn fetch_page(client: &Client, url: &Url) -> Result<Vec<IndexedFile>, String> {
+    let page = client.page(url, ACCEPT, MAX_PAGE).map_err(|error| error.to_string())?;
+    parse_page(&page).map_err(|error| format!("{}: {error}", display(url)))
+}
+
 /// The files of a project's page. Entries with hostile names or addresses are left out.
-pub(crate) fn parse_page(page: &Page) -> Result<Vec<IndexedFile>, IndexError> {
+fn parse_page(page: &Page) -> Result<Vec<IndexedFile>, IndexError> {
     match page.media_type.as_str() {
         "application/vnd.pypi.simple.v1+json" | "application/json" => parse_json(&page.url, &page.body),
         "application/vnd.pypi.simple.v1+html" | "text/html" | "application/xhtml+xml" | "" => {
@@ -161,9 +166,19 @@ pub(crate) fn choose<'a>(
     choice: &FileChoice,
 ) -> Option<&'a IndexedFile> {
     let mut fitting: Vec<_> = files.iter().filter(|file| fits(&file.name, project, wanted, choice)).collect();
-    // Of sdists the `.tar.gz` is preferred; of wheels the one with the highest build number comes last by name.
-    fitting.sort_by_key(|file| (file.yanked.is_some(), !file.name.ends_with(".tar.gz"), file.name.clone()));
+    // Of sdists the `.tar.gz` is preferred, of wheels the one with the highest build number.
+    fitting.sort_by_key(|file| {
+        let build = std::cmp::Reverse(build_number(&file.name));
+        (file.yanked.is_some(), !file.name.ends_with(".tar.gz"), build, file.name.clone())
+    });
     fitting.first().copied()
+}
+
+/// The leading digits of a wheel's build tag, which most wheels lack.
+fn build_number(file: &str) -> Option<u64> {
+    let parts: Vec<_> = file.strip_suffix(".whl")?.split('-').collect();
+    let build = (parts.len() == 6).then(|| parts[2])?;
+    build[..build.find(|c: char| !c.is_ascii_digit()).unwrap_or(build.len())].parse().ok()
 }
 
 /// Whether a file name is that of the wanted file of the wanted version.
@@ -296,6 +311,10 @@ mod tests {
         assert_eq!(name(&[file("x-1.zip", None), file("x-1.tar.gz", Some(""))]).unwrap(), "x-1.zip");
         assert_eq!(name(&[file("x-1.tar.gz", Some("broken"))]).unwrap(), "x-1.tar.gz");
         assert_eq!(name(&[file("y-1.tar.gz", None)]), None);
+        let wheels = ["x-1-py3-none-any.whl", "x-1-10b-py3-none-any.whl", "x-1-9-py3-none-any.whl"];
+        let wheels = wheels.map(|name| file(name, None));
+        let chosen = choose(&wheels, "x", "1", &FileChoice::Wheel("py3-none-any".into())).unwrap();
+        assert_eq!(chosen.name, "x-1-10b-py3-none-any.whl");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use url::Url;
@@ -13,6 +13,7 @@ use super::http::{Client, Settings};
 use super::machine::{Machine, ReadError};
 use super::own::{OwnConfiguration, OwnConfigurationError};
 use super::pip::{self, AskError, PipConfiguration};
+use super::pypi::{self, IndexedFile};
 
 /// Where files come from on this machine. What needs a program to be asked is found out when first used.
 pub struct Registries {
@@ -24,7 +25,12 @@ pub struct Registries {
     web: OnceLock<Client>,
     mirrors: Vec<Url>,
     mirror_directories: Directories,
+    pages: Mutex<BTreeMap<Url, Arc<ProjectPage>>>,
+    listed: Mutex<BTreeMap<Vec<PathBuf>, Arc<Directories>>>,
 }
+
+/// A project's files, or what the index answered instead.
+pub(crate) type ProjectPage = Result<Vec<IndexedFile>, String>;
 
 /// Package indexes of Python, and how to talk to them.
 pub struct Pypi {
@@ -117,7 +123,30 @@ impl Registries {
             debian: OnceLock::new(),
             web: OnceLock::new(),
             mirrors,
+            pages: Mutex::default(),
+            listed: Mutex::default(),
         })
+    }
+
+    /// The files of a project in an index, asked for once.
+    pub(crate) fn page(&self, client: &Client, url: &Url) -> Arc<ProjectPage> {
+        let known = lock(&self.pages).get(url).cloned();
+        known.unwrap_or_else(|| {
+            let page = Arc::new(pypi::fetch_page(client, url));
+            lock(&self.pages).insert(url.clone(), Arc::clone(&page));
+            page
+        })
+    }
+
+    /// The files below directories, listed and hashed once.
+    pub(crate) fn directories(&self, paths: &[PathBuf]) -> Result<Arc<Directories>, DirectoryError> {
+        let mut listed = lock(&self.listed);
+        if let Some(directories) = listed.get(paths) {
+            return Ok(Arc::clone(directories));
+        }
+        let directories = Arc::new(Directories::list(paths)?);
+        listed.insert(paths.to_vec(), Arc::clone(&directories));
+        Ok(directories)
     }
 
     /// The machine this is about.
@@ -219,6 +248,10 @@ impl Registries {
         settings.proxies.extend(own);
         Ok(Debian { archives, client: Client::new(settings) })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads an address that can be asked.

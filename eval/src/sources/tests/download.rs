@@ -261,3 +261,31 @@ fn files_of_unknown_hash_and_copies() {
     assert!(downloads.copy(&complete, &other).unwrap_err().is_mismatch());
     assert!(downloads.copy(Path::new("/nonexistent"), &other).is_err());
 }
+
+#[test]
+fn plain_requests_are_forwarded_by_a_proxy_and_encrypted_ones_tunnelled() {
+    let proxy =
+        Server::start(
+            |request| if request.path.starts_with("http://") { Reply::ok(CONTENT) } else { Reply::status(403) },
+        );
+    let address = proxy.url("").replace("http://", "http://user:secret@");
+    let proxies = ["http", "https"].map(|scheme| (scheme.to_owned(), address.clone())).into();
+    let no_proxy = vec!["direct.example".to_owned()];
+    let client = Client::new(Settings { proxies, no_proxy, attempts: 1, ..impatient() });
+    let page = |url: &str| client.page(&Url::parse(url).unwrap(), "*/*", 100);
+    for path in ["/a?q=1", "/b"] {
+        assert_eq!(page(&format!("http://archive.example:81{path}")).unwrap().body, CONTENT);
+    }
+    assert!(page("https://archive.example/c").is_err());
+    assert_eq!(
+        proxy.paths(),
+        ["http://archive.example:81/a?q=1", "http://archive.example:81/b", "archive.example:443"]
+    );
+    let requests = proxy.requests();
+    assert_eq!(requests[0].header("host"), Some("archive.example:81"));
+    assert_eq!(requests[0].header("proxy-authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+    assert_eq!(requests[0].header("authorization"), None);
+    assert_eq!(requests[2].header("proxy-authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+    let error = page("http://direct.example.invalid/").map(drop);
+    assert!(error.is_ok(), "only names that match go around the proxy: {error:?}");
+}
