@@ -259,16 +259,25 @@ fn explain(kind: &starlark::ErrorKind) -> (String, Option<String>, Option<FileSp
     }
 }
 
-/// The interpreter's messages in this project's form: first letter small, no full stop.
+/// The interpreter's messages in this project's form: first letter small, no full stop, no endless value.
 fn tidy(message: &str) -> String {
+    const LONGEST: usize = 500;
     let message = message.trim().trim_end_matches('.');
     let mut chars = message.chars();
-    match (chars.next(), chars.next()) {
+    let mut tidied = match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if first.is_uppercase() && !second.is_uppercase() => {
             first.to_lowercase().chain(message.chars().skip(1)).collect()
         }
         _ => message.to_owned(),
+    };
+    let length = tidied.chars().count();
+    if length > LONGEST {
+        // Values are shown in full at the front, what is wrong with them behind.
+        let front: String = tidied.chars().take(LONGEST / 2).collect();
+        let back: String = tidied.chars().skip(length - LONGEST / 2).collect();
+        tidied = format!("{front} ... {back}");
     }
+    tidied
 }
 
 #[cfg(test)]

@@ -177,12 +177,11 @@ fn selector(matrix: &MatrixValue, axis: usize, value: Value<'_>, tables: &Tables
     };
     for pattern in &patterns {
         if !values.iter().any(|value| chooses(pattern, value)) {
-            let known = values.iter().map(String::as_str);
             let (message, hint) = match tables.check(name, pattern) {
                 Err(unknown) if !pattern.contains('*') => unknown,
                 _ => (
                     format!("this `when` matches no member: the matrix has no {name} `{pattern}`"),
-                    suggest::hint(&format!("values of `{name}`"), pattern, known),
+                    format!("values of `{name}`: {}", quoted(values)),
                 ),
             };
             return Err(RecipeError::new(message).with_hint(hint));

@@ -80,7 +80,7 @@ fn find(session: &Session<'_>, request: &SourceRequest) -> Result<LockEntry, Rec
         Ok(entry) => Ok(entry.clone()),
         Err(_) if session.mode == Mode::Lock => Ok(request.placeholder()),
         Err(FindError::Missing { key }) => {
-            Err(RecipeError::new(format!("`{}` is not in the lock (`{key}`)", described(request))).with_hint(LOCK))
+            Err(RecipeError::new(format!("{} is not in the lock (`{key}`)", described(request))).with_hint(LOCK))
         }
         Err(FindError::UrlsChanged { name, locked, wanted }) => {
             let message = format!("the addresses of `{name}` changed since its sha256 was locked");
@@ -92,13 +92,13 @@ fn find(session: &Session<'_>, request: &SourceRequest) -> Result<LockEntry, Rec
 
 fn described(request: &SourceRequest) -> String {
     match request {
-        SourceRequest::Pypi { name, version, file: FileChoice::Sdist } => format!("sdist of {name} {version}"),
+        SourceRequest::Pypi { name, version, file: FileChoice::Sdist } => format!("the sdist of {name} {version}"),
         SourceRequest::Pypi { name, version, file: FileChoice::Wheel(tags) } => {
-            format!("wheel {tags} of {name} {version}")
+            format!("the wheel `{tags}` of {name} {version}")
         }
-        SourceRequest::Url { name, .. } => name.clone(),
+        SourceRequest::Url { name, .. } => format!("`{name}`"),
         SourceRequest::DebianClosure { suite, packages, .. } => {
-            format!("Debian {suite} packages {}", packages.join(" "))
+            format!("the closure of {suite}'s packages {}", packages.join(" "))
         }
     }
 }

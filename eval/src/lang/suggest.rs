@@ -4,7 +4,8 @@
 pub(super) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let tolerated = (wrong.chars().count() / 3).clamp(1, 4);
     let near = candidates.into_iter().map(|candidate| (distance(wrong, candidate), candidate));
-    near.filter(|(distance, _)| *distance <= tolerated).min().map(|(_, candidate)| candidate)
+    let is_near = |(distance, candidate): &(usize, &str)| *distance <= tolerated || is_shortened(wrong, candidate);
+    near.filter(is_near).min().map(|(_, candidate)| candidate)
 }
 
 /// A hint for a misspelled name: the nearest candidate if there is one, then all of them if they are few.
@@ -20,6 +21,11 @@ pub(super) fn hint<'a>(what: &str, wrong: &str, candidates: impl IntoIterator<It
         _ => format!("{what}: {}", quoted(&candidates)),
     };
     near.into_iter().chain([list]).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether one is a longer form of the other: `environment` for `env`.
+fn is_shortened(wrong: &str, candidate: &str) -> bool {
+    wrong.len().min(candidate.len()) >= 3 && (wrong.starts_with(candidate) || candidate.starts_with(wrong))
 }
 
 /// Names in back-ticks, separated by commas.
@@ -56,7 +62,8 @@ mod tests {
         let names = ["env", "patches", "expect", "linux-arm64", "linux-x86_64"];
         let near = |wrong| nearest(wrong, names);
         assert_eq!(near("evn"), Some("env"));
-        assert_eq!(near("patch"), None);
+        assert_eq!(near("patch"), Some("patches"));
+        assert_eq!(near("environment"), Some("env"));
         assert_eq!(near("patchs"), Some("patches"));
         assert_eq!(near("linux-arm9"), Some("linux-arm64"));
         assert_eq!(near("windows"), None);

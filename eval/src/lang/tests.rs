@@ -2,6 +2,7 @@
 
 mod derivations;
 mod errors;
+mod rule_errors;
 mod rules;
 
 use ampoule_derivations::lock::Lock;
