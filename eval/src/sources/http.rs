@@ -17,6 +17,7 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use url::Url;
 
+use super::credentials::Credentials;
 use super::forward_proxy;
 
 /// How the client behaves. [`Settings::default`] suits the open internet.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub certificate_bundles: Vec<PathBuf>,
     /// Hosts, perhaps with a port, whose certificates are not checked, because the user's client says so.
     pub trusted_hosts: Vec<String>,
+    /// Users and passwords for hosts whose addresses name none.
+    pub credentials: Vec<Credentials>,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             no_proxy: Vec::new(),
             certificate_bundles: Vec::new(),
             trusted_hosts: Vec::new(),
+            credentials: Vec::new(),
         }
     }
 }
@@ -207,7 +211,11 @@ struct AgentKey {
 
 impl Client {
     /// A client that behaves as told.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
+        // People leave out the scheme of a proxy.
+        for proxy in settings.proxies.values_mut().filter(|proxy| !proxy.contains("://")) {
+            *proxy = format!("http://{proxy}");
+        }
         Self { settings, agents: Mutex::default() }
     }
 
@@ -313,7 +321,8 @@ impl Client {
             + Duration::from_secs(expected.unwrap_or(1 << 30) / self.settings.least_rate.max(1));
         let mut request = agent.get(bare.as_str()).config().timeout_global(Some(time)).build();
         request = request.header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
-        if !url.username().is_empty() {
+        let named = self.settings.credentials.iter().find_map(|credentials| credentials.apply(url));
+        if let Some(url) = named.as_ref().or(Some(url)).filter(|url| !url.username().is_empty()) {
             request = request.header(header::AUTHORIZATION, basic_credentials(url));
         }
         if let Some(credentials) = self.proxy_credentials(url) {

@@ -6,6 +6,7 @@
 //!
 //! **Effects**: configuration files, environment, `pip` and `gpgv` as programs, network, the downloads directory.
 
+pub mod credentials;
 pub mod debian;
 pub mod directories;
 pub mod download;

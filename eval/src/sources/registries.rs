@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::credentials;
 use super::debian::apt::{self, AptError, Archive};
 use super::directories::{Directories, DirectoryError};
 use super::http::{Client, Settings};
@@ -199,7 +200,9 @@ impl Registries {
         if addresses.is_empty() && directories.is_empty() {
             return Err(RegistryError::NoIndex("pip's configuration says `no-index`".to_owned()));
         }
-        Ok(Pypi { indexes: addresses, directories, client: Client::new(self.pip_settings(&pip)) })
+        let credentials = credentials::of_pip(&self.machine).map_err(client_error)?;
+        let settings = Settings { credentials, ..self.pip_settings(&pip) };
+        Ok(Pypi { indexes: addresses, directories, client: Client::new(settings) })
     }
 
     /// Asks pip for its default, which its files and variables do not replace here.
@@ -246,6 +249,7 @@ impl Registries {
         let own: BTreeMap<_, _> =
             apt::proxies(&self.machine).map_err(|error| client_error(error.into()))?.into_iter().collect();
         settings.proxies.extend(own);
+        settings.credentials = credentials::of_apt(&self.machine).map_err(|error| client_error(error.into()))?;
         Ok(Debian { archives, client: Client::new(settings) })
     }
 }

@@ -269,6 +269,9 @@ fn plain_requests_are_forwarded_by_a_proxy_and_encrypted_ones_tunnelled() {
             |request| if request.path.starts_with("http://") { Reply::ok(CONTENT) } else { Reply::status(403) },
         );
     let address = proxy.url("").replace("http://", "http://user:secret@");
+    let bare = ("http".to_owned(), proxy.url("").replace("http://", ""));
+    let bare = Client::new(Settings { proxies: [bare].into(), attempts: 1, ..impatient() });
+    assert_eq!(bare.page(&Url::parse("http://archive.example/z").unwrap(), "*/*", 100).unwrap().body, CONTENT);
     let proxies = ["http", "https"].map(|scheme| (scheme.to_owned(), address.clone())).into();
     let no_proxy = vec!["direct.example".to_owned()];
     let client = Client::new(Settings { proxies, no_proxy, attempts: 1, ..impatient() });
@@ -279,13 +282,18 @@ fn plain_requests_are_forwarded_by_a_proxy_and_encrypted_ones_tunnelled() {
     assert!(page("https://archive.example/c").is_err());
     assert_eq!(
         proxy.paths(),
-        ["http://archive.example:81/a?q=1", "http://archive.example:81/b", "archive.example:443"]
+        [
+            "http://archive.example/z",
+            "http://archive.example:81/a?q=1",
+            "http://archive.example:81/b",
+            "archive.example:443"
+        ]
     );
-    let requests = proxy.requests();
+    let requests = &proxy.requests()[1..];
     assert_eq!(requests[0].header("host"), Some("archive.example:81"));
     assert_eq!(requests[0].header("proxy-authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
     assert_eq!(requests[0].header("authorization"), None);
     assert_eq!(requests[2].header("proxy-authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
-    let error = page("http://direct.example.invalid/").map(drop);
-    assert!(error.is_ok(), "only names that match go around the proxy: {error:?}");
+    let outcome = page("http://direct.example.invalid/").map(drop);
+    assert!(outcome.is_ok(), "only names that match go around the proxy: {outcome:?}");
 }

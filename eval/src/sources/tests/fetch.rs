@@ -221,3 +221,19 @@ fn a_wrong_body_behind_an_address_is_fatal() {
     let gone = server.url("/good");
     assert!(Place::new(&[]).fetch(&by_address(&["http://127.0.0.1:1/".into(), gone])).is_ok());
 }
+
+#[test]
+fn passwords_of_pips_users() {
+    let server = Server::start(|request| match (request.header("authorization"), request.path.as_str()) {
+        (Some("Basic dTpw"), "/simple/foo/") => {
+            Reply::ok(index_page(&Sha256Digest::of(CONTENT))).header("Content-Type", "text/html")
+        }
+        (Some("Basic dTpw"), _) => Reply::ok(CONTENT),
+        _ => Reply::status(401),
+    });
+    let place = Place::new(&[("PIP_INDEX_URL", &server.url("/simple"))]);
+    let message = place.fetch(&pypi()).unwrap_err().to_string();
+    assert!(message.contains("answered 401"), "{message}");
+    write(&place.path("home/.netrc"), "machine 127.0.0.1 login u password p");
+    assert!(place.fetch(&pypi()).is_ok());
+}
