@@ -277,10 +277,12 @@ pub(crate) fn be_victim(workshop: &Workshop, marker: &str) {
     let _ = workshop.run(&workshop.script(&script));
 }
 
-fn killed(_: &Workshop) {
+fn killed(workshop: &Workshop) {
+    let base = workshop.path("victim");
+    fs::create_dir(&base).unwrap();
     let marker = marker(4);
     let program = std::env::current_exe().unwrap();
-    let mut victim = Command::new(program).args(["--victim", &marker]).spawn().unwrap();
+    let mut victim = Command::new(program).args(["--victim", &marker]).arg(base).spawn().unwrap();
     // The victim itself, its zygote, init, the shell and two sleeps.
     wait_until(|| processes_with(&marker).len() >= 5);
     victim.kill().unwrap();
@@ -297,10 +299,12 @@ pub(crate) fn be_helpless(workshop: &Workshop, marker: &str) {
     assert!(matches!(error, EngineError::Lost { .. }), "{error}");
 }
 
-fn killed_helper(_: &Workshop) {
+fn killed_helper(workshop: &Workshop) {
+    let base = workshop.path("helpless");
+    fs::create_dir(&base).unwrap();
     let marker = marker(6);
     let program = std::env::current_exe().unwrap();
-    let mut caller = Command::new(program).args(["--helpless", &marker]).spawn().unwrap();
+    let mut caller = Command::new(program).args(["--helpless", &marker]).arg(base).spawn().unwrap();
     wait_until(|| processes_with(&format!("sleep\0{marker}")).len() == 1);
     let is_child = |process: &String| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();

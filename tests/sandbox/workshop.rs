@@ -35,8 +35,9 @@ pub(crate) struct Finished {
 }
 
 impl Workshop {
-    pub(crate) fn open(engine: Embedded) -> Self {
-        let directory = tempfile::Builder::new().prefix("sandbox-cases").tempdir_in("/tmp").unwrap();
+    /// Works in a new directory below `base`.
+    pub(crate) fn open(engine: Embedded, base: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("sandbox-cases").tempdir_in(base).unwrap();
         Self { engine, tree: OnceLock::new(), directory }
     }
 
