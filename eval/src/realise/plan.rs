@@ -173,3 +173,110 @@ fn order<E>(
 pub(super) fn is_fetch(derivation: &Derivation) -> bool {
     derivation.builder == ampoule_derivations::builtin::FETCH
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use ampoule_derivations::derivation::{DerivationBuilder, ModuloHashes};
+    use ampoule_store::content_address::{ContentAddress, Method};
+    use ampoule_store::hash::{Algorithm, Sha256Digest};
+    use ampoule_store::path::StoreDir;
+
+    use super::*;
+
+    /// source -> compiler -> program, and source -> program.
+    struct Example {
+        derivations: BTreeMap<StorePath, Arc<Derivation>>,
+        names: BTreeMap<StorePath, &'static str>,
+        goal: StorePath,
+    }
+
+    fn example() -> Example {
+        let (store_dir, mut hashes) = (StoreDir::default(), ModuloHashes::new());
+        let mut example = Example {
+            derivations: BTreeMap::new(),
+            names: BTreeMap::new(),
+            goal: "00000000000000000000000000000000-x.drv".parse().unwrap(),
+        };
+        let mut add = |name: &'static str, builder: DerivationBuilder| {
+            let (path, derivation) = builder.instantiate(&store_dir, &mut hashes).unwrap();
+            example.derivations.insert(path.clone(), Arc::new(derivation));
+            example.names.insert(path.clone(), name);
+            path
+        };
+        let address = ContentAddress::flat_sha256(Sha256Digest::of(b"source"));
+        let source = add(
+            "source",
+            DerivationBuilder::new("source", "builtin", ampoule_derivations::builtin::FETCH).fixed(address),
+        );
+        let floating = |name: &str| {
+            DerivationBuilder::new(name, "x86_64-linux", "/bin/sh").floating(Method::Nar, Algorithm::Sha256)
+        };
+        let compiler = add("compiler", floating("compiler").input_derivation(source.clone(), "out"));
+        let program =
+            add("program", floating("program").input_derivation(source, "out").input_derivation(compiler, "out"));
+        example.goal = program;
+        example
+    }
+
+    /// The plan as text; `valid` and `proved` name derivations.
+    fn planned(check: bool, valid: &[&str], proved: &[&str]) -> String {
+        let example = example();
+        let status = |path: &StorePath, derivation: &Derivation| {
+            let name = example.names[path];
+            let outputs = valid.contains(&name).then(|| BTreeMap::from([("out".to_owned(), path.clone())]));
+            let proved = derivation.fixed_output().is_some() || proved.contains(&name);
+            Ok::<_, Infallible>(Status { outputs, proved })
+        };
+        let plan = plan(&[example.goal.clone()], check, &example.derivations, status).unwrap();
+        let steps = plan.steps.iter().zip(&plan.tasks).map(|(step, task)| {
+            let verbs =
+                [(step.make, "make "), (step.check, "check ")].map(|(is, verb)| if is { verb } else { "" }).concat();
+            format!("{verbs}{} {:?}", example.names[&step.derivation], task.needs)
+        });
+        steps.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn work_goes_inwards_as_far_as_needed() {
+        let all = ["source", "compiler", "program"];
+        for (valid, expected) in [
+            (&[][..], "make source [], make compiler [0], make program [0, 1]"),
+            (&["source"], "make compiler [], make program [0]"),
+            (&["compiler", "source"], "make program []"),
+            (&["compiler"], "make source [], make program [0]"),
+            (&["program"], ""),
+            (&all, ""),
+        ] {
+            assert_eq!(planned(false, valid, &[]), expected, "{valid:?}");
+        }
+    }
+
+    #[test]
+    fn a_check_reaches_everything_without_a_proof() {
+        let all = ["source", "compiler", "program"];
+        for (valid, proved, expected) in [
+            (&all[..], &[][..], "check compiler [], check program [0]"),
+            (&all, &["compiler"], "check program []"),
+            (&all, &["program"], "check compiler []"),
+            (&all, &["compiler", "program"], ""),
+            // What is proved and not needed any more need not be made again.
+            (&["program"], &["compiler", "program"], ""),
+            (&["program"], &["program"], "make source [], make check compiler [0]"),
+            (&["source"], &["compiler"], "make compiler [], make check program [0]"),
+        ] {
+            assert_eq!(planned(true, valid, proved), expected, "{valid:?} {proved:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_inputs_are_an_error() {
+        let mut example = example();
+        let goal = example.goal.clone();
+        example.derivations.retain(|path, _| *path == goal);
+        let status = |_: &StorePath, _: &Derivation| Ok::<_, Infallible>(Status::default());
+        let error = plan(&[goal], false, &example.derivations, status).unwrap_err();
+        assert!(matches!(error, PlanError::Unknown(_)), "{error}");
+    }
+}
