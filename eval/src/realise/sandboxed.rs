@@ -181,7 +181,7 @@ impl Run<'_> {
                 rustix::fs::statat(&outcome.store, entry, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
             {
                 return Err(Failure::build(format!("the builder succeeded but did not make its output `{name}`"))
-                    .hint(format!("it has to create `$`{name}: a file, a directory or a symbolic link")));
+                    .hint(format!("it has to create `${name}`: a file, a directory or a symbolic link")));
             }
             let object = self
                 .store

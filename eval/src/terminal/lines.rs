@@ -55,7 +55,7 @@ impl Lines {
             }
             Event::Finished { id, success, outcome } => {
                 let entry = running.remove(id)?;
-                (normal || !success).then(|| finished_line(&entry, *success, outcome))
+                normal.then(|| finished_line(&entry, *success, outcome))
             }
             Event::Note(text) => normal.then(|| text.clone()),
             Event::Warning(text) => Some(format!("warning: {text}")),
