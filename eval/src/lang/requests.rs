@@ -1,7 +1,7 @@
 //! Sources: what recipes ask of registries, and the fetching derivations the lock makes of it.
 
 use ampoule_derivations::lock::{FindError, LockEntry};
-use ampoule_derivations::source::{FileChoice, LockedSource, RequestError, SourceId, SourceRequest};
+use ampoule_derivations::source::{FileChoice, LockedSource, RequestError, SourceId, SourceRequest, fetch_derivation};
 use ampoule_store::hash::Sha256Digest;
 
 use super::Mode;
@@ -110,23 +110,4 @@ fn invalid(error: RequestError) -> RecipeError {
 fn fetch(session: &Session<'_>, source: &LockedSource) -> DerivationValue {
     let derivation = fetch_derivation(source, session.store_dir);
     keep(session, derivation, &["out".to_owned()])
-}
-
-fn fetch_derivation(
-    source: &LockedSource,
-    store_dir: &ampoule_store::path::StoreDir,
-) -> ampoule_derivations::derivation::Derivation {
-    use ampoule_derivations::{
-        builtin,
-        derivation::{DerivationBuilder, ModuloHashes},
-    };
-    let address = ampoule_store::content_address::ContentAddress::flat_sha256(source.sha256);
-    let mut builder = DerivationBuilder::new(&source.store_name(), builtin::FETCH_SYSTEM, builtin::FETCH)
-        .fixed(address)
-        .env("source", source.id.to_json())
-        .env("file", source.file.clone());
-    if let Some(size) = source.size {
-        builder = builder.env("size", size.to_string());
-    }
-    builder.instantiate(store_dir, &mut ModuloHashes::new()).expect("its name is valid and it has no inputs").1
 }
