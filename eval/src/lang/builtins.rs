@@ -1,4 +1,4 @@
-//! The functions every recipe can call: `derivation`, `text`, `file`, `placeholder`.
+//! The functions every recipe can call: `derivation`, `text`, `file`, `placeholder`, `print`.
 #![expect(clippy::too_many_arguments, reason = "recipes pass them by name")]
 
 use ampoule_derivations::placeholder as placeholders;
@@ -6,7 +6,8 @@ use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
 use starlark::values::Value;
-use starlark::values::none::NoneOr;
+use starlark::values::none::{NoneOr, NoneType};
+use starlark::values::tuple::UnpackTuple;
 
 use super::arguments::refuse_unknown;
 use super::call::{Call, Fixed};
@@ -96,6 +97,16 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     fn file<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<ObjectValue> {
         let caller = eval.call_stack_top_location().map(|span| span.filename().to_owned()).unwrap_or_default();
         Ok(objects::file(Session::of(eval), &caller, path)?)
+    }
+
+    /// Notes values for whoever reads the evaluation, with the place of the call.
+    fn print<'v>(
+        #[starlark(args)] values: UnpackTuple<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        let text = values.items.iter().map(|value| value.to_str()).collect::<Vec<_>>().join(" ");
+        Session::of(eval).print(eval.call_stack_top_location().as_ref(), &text);
+        Ok(NoneType)
     }
 
     /// What stands for the path of a derivation's own output in its arguments and environment.

@@ -20,6 +20,8 @@ pub struct EvalError {
     pub calls: Vec<Call>,
     /// What to do next.
     pub hint: Option<String>,
+    /// What recipes printed before.
+    pub printed: Vec<String>,
 }
 
 /// A span in a recipe file.
@@ -68,7 +70,7 @@ impl fmt::Display for Location {
 impl EvalError {
     /// An error that belongs to no place in a file.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), location: None, calls: Vec::new(), hint: None }
+        Self { message: message.into(), location: None, calls: Vec::new(), hint: None, printed: Vec::new() }
     }
 
     /// Adds what to do next.
@@ -85,7 +87,8 @@ impl EvalError {
 
     /// The whole text for a terminal, ending in a line break.
     pub fn render(&self) -> String {
-        let mut text = format!("error: {}\n", self.message);
+        let mut text: String = self.printed.iter().map(|line| format!("{line}\n")).collect();
+        let _ = writeln!(text, "error: {}", self.message);
         let mut notes: Vec<String> = Vec::new();
         if let Some(location) = &self.location {
             location.render(&mut text);
@@ -221,7 +224,13 @@ pub(super) fn from_starlark(error: &starlark::Error, module: &str, files: &dyn D
         Some(_) => message,
         None => format!("{message}, while evaluating {}", files.display_file(module)),
     };
-    EvalError { message, location: span.map(|span| Box::new(Location::new(span, files))), calls, hint }
+    EvalError {
+        message,
+        location: span.map(|span| Box::new(Location::new(span, files))),
+        calls,
+        hint,
+        printed: Vec::new(),
+    }
 }
 
 /// Message, hint and, if the error belongs elsewhere, its place.

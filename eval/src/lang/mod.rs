@@ -92,6 +92,8 @@ pub struct Evaluation {
     pub objects: BTreeMap<StorePath, StoreObject>,
     /// What recipes asked of registries, by key.
     pub requests: BTreeMap<String, SourceRequest>,
+    /// What recipes printed, each line with its place.
+    pub printed: Vec<String>,
 }
 
 impl Inputs<'_> {
@@ -103,13 +105,15 @@ impl Inputs<'_> {
         let session = session::Session::new(self.loader, self.lock, self.store_dir, self.mode, self.tables);
         let mut modules = modules::Modules::new(&session);
         for package in self.packages(patterns)? {
-            modules.package(&package)?;
+            modules
+                .package(&package)
+                .map_err(|error| EvalError { printed: session.state().printed.clone(), ..error })?;
         }
         drop(modules);
         let state = session.into_state();
         let (derivations, objects) = state.registry.into_parts();
         let targets = state.targets.into_iter().map(|(label, (target, _))| (label, target)).collect();
-        Ok(Evaluation { targets, derivations, objects, requests: state.requests })
+        Ok(Evaluation { targets, derivations, objects, requests: state.requests, printed: state.printed })
     }
 
     /// The packages that patterns range over, sorted.

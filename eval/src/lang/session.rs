@@ -10,7 +10,7 @@ use ampoule_store::path::{StoreDir, StorePath};
 use starlark::codemap::FileSpan;
 use starlark::eval::Evaluator;
 
-use super::error::{DisplayFile, RecipeError};
+use super::error::{DisplayFile, Location, RecipeError};
 use super::label::{Label, PackageName};
 use super::loader::Loader;
 use super::registry::Registry;
@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) targets: BTreeMap<Label, (Target, String)>,
     /// What was asked of registries, by key.
     pub(super) requests: BTreeMap<String, SourceRequest>,
+    /// What recipes printed.
+    pub(super) printed: Vec<String>,
     /// Hashes of derivations as inputs of input-addressed ones; nothing else needs them.
     hashes: ModuloHashes,
     /// Calls that later errors may point at.
@@ -75,6 +77,18 @@ impl<'a> Session<'a> {
     /// The mutable part. Builtin functions must not hold it while they call back into recipes.
     pub(super) fn state(&self) -> RefMut<'_, State> {
         self.state.borrow_mut()
+    }
+
+    /// Keeps a line that a recipe prints.
+    pub(super) fn print(&self, place: Option<&FileSpan>, text: &str) {
+        const MOST: usize = 1000;
+        let place = place.map(|span| Location::new(span, self).to_string()).unwrap_or_default();
+        let printed = &mut self.state().printed;
+        match printed.len() {
+            MOST => printed.push("... and more lines, which are not kept".to_owned()),
+            count if count < MOST => printed.push(format!("{place}: {text}")),
+            _ => {}
+        }
     }
 
     /// Remembers a place and gives its number.
@@ -171,6 +185,6 @@ pub(super) fn called_by_prelude(eval: &Evaluator<'_, '_, '_>) -> bool {
 /// The place in the module being evaluated from which a builtin function was reached, as a person can read it.
 pub(super) fn outermost_place(eval: &Evaluator<'_, '_, '_>) -> String {
     let outermost = (0..eval.call_stack_count()).rev().find_map(|depth| eval.call_stack_nth_location(depth));
-    let shown = |span: FileSpan| super::error::Location::new(&span, Session::of(eval)).to_string();
+    let shown = |span: FileSpan| Location::new(&span, Session::of(eval)).to_string();
     outermost.map(shown).unwrap_or_default()
 }

@@ -1,6 +1,13 @@
 //! What the host knows about the values of matrix axes: platforms and Python versions.
 
+use std::ops::RangeInclusive;
+
+use ampoule_sysroots::platform::{Platform as KnownPlatform, PythonVersion};
+
 use super::suggest;
+
+/// Minor versions of Python 3 that recipes may name.
+const OLDEST_PYTHON_TO_NEWEST: RangeInclusive<u8> = 8..=14;
 
 /// A platform recipes may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,10 +16,6 @@ pub struct Platform {
     pub name: String,
     /// Other names the world has for it; recipes may not use them, but the error for one says what to write.
     pub aliases: Vec<String>,
-    /// The kernel's name of the machine: `aarch64`.
-    pub machine: String,
-    /// The GNU triplet: `aarch64-linux-gnu`.
-    pub triplet: String,
     /// The program in a run-time sysroot that runs foreign programs: empty for the builder's own platform.
     pub emulator: String,
 }
@@ -32,24 +35,19 @@ pub const ANY_PLATFORM: &str = "any";
 impl Default for Tables {
     /// The platforms and Python versions this program can build for.
     fn default() -> Self {
-        let platform = |name: &str, aliases: &[&str], machine: &str, emulator: &str| Platform {
-            name: name.to_owned(),
-            aliases: aliases.iter().map(ToString::to_string).collect(),
-            machine: machine.to_owned(),
-            triplet: format!("{machine}-linux-gnu"),
-            emulator: emulator.to_owned(),
+        let [builder, ..] = KnownPlatform::ALL;
+        let platform = |known: KnownPlatform| Platform {
+            name: known.name().to_owned(),
+            aliases: known.aliases().iter().map(ToString::to_string).collect(),
+            emulator: if known == builder {
+                String::new()
+            } else {
+                format!("/usr/bin/qemu-{}-static", known.machine())
+            },
         };
         Self {
-            platforms: vec![
-                platform("linux-x86_64", &["linux-amd64", "x86_64", "amd64"], "x86_64", ""),
-                platform(
-                    "linux-arm64",
-                    &["linux-aarch64", "aarch64", "arm64"],
-                    "aarch64",
-                    "/usr/bin/qemu-aarch64-static",
-                ),
-            ],
-            pythons: (8..=14).map(|minor| format!("cp3{minor}")).collect(),
+            platforms: KnownPlatform::ALL.map(platform).into(),
+            pythons: OLDEST_PYTHON_TO_NEWEST.map(|minor| PythonVersion::new(minor).to_string()).collect(),
         }
     }
 }

@@ -10,7 +10,11 @@ use super::label::{Label, MemberKey, Pattern, Scope};
 use super::{Evaluation, suggest};
 
 /// Something a recipe makes under a name.
+///
+/// As JSON it is `label`, `kind`, `axes` and a list of `members`, each with its own `label` and either `derivation`,
+/// `output` and `tests`, or the reason why it is `skipped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Summary")]
 pub struct Target {
     /// Its name.
     pub label: Label,
@@ -32,8 +36,7 @@ pub struct Axis {
 }
 
 /// One cell of a target's matrix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Member {
     /// It is made by a derivation.
     Derived(Derived),
@@ -42,15 +45,13 @@ pub enum Member {
 }
 
 /// What makes a member and what tests it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derived {
     /// Path of the derivation.
-    #[serde(serialize_with = "base_name")]
     pub derivation: StorePath,
     /// The output that is the member.
     pub output: String,
     /// Derivations that only succeed if the member works.
-    #[serde(serialize_with = "base_names")]
     pub tests: Vec<StorePath>,
 }
 
@@ -156,12 +157,46 @@ impl Evaluation {
     }
 }
 
-fn base_name<S: serde::Serializer>(path: &StorePath, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(path)
+/// A target as JSON.
+#[derive(Serialize)]
+struct Summary {
+    label: Label,
+    kind: String,
+    axes: Vec<Axis>,
+    members: Vec<MemberSummary>,
 }
 
-fn base_names<S: serde::Serializer>(paths: &[StorePath], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(paths.iter().map(StorePath::base_name))
+/// A member as JSON.
+#[derive(Serialize)]
+struct MemberSummary {
+    label: String,
+    #[serde(flatten)]
+    member: HowMade,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum HowMade {
+    Derived { derivation: String, output: String, tests: Vec<String> },
+    Skipped { skipped: String },
+}
+
+impl From<Target> for Summary {
+    fn from(target: Target) -> Self {
+        let summary = |(key, member): (&MemberKey, &Member)| MemberSummary {
+            label: target.label.member(key),
+            member: match member {
+                Member::Skipped(reason) => HowMade::Skipped { skipped: reason.clone() },
+                Member::Derived(derived) => HowMade::Derived {
+                    derivation: derived.derivation.to_string(),
+                    output: derived.output.clone(),
+                    tests: derived.tests.iter().map(ToString::to_string).collect(),
+                },
+            },
+        };
+        let members = target.members.iter().map(summary).collect();
+        Self { label: target.label, kind: target.kind, axes: target.axes, members }
+    }
 }
 
 #[cfg(test)]
@@ -236,5 +271,15 @@ error: `//w:markupsafe` has no member for `linux-arm9`
         );
         assert_eq!(explain("//x/..."), "error: `//x/...` matches no target\n");
         assert!(explain("//...[windows]").starts_with("error: no target in `//...[windows]` has such a member\n"));
+    }
+
+    #[test]
+    fn a_target_as_json_lists_its_members() {
+        let evaluation = evaluation();
+        let json = serde_json::to_string(&evaluation.targets[&"//t:gcc".parse().unwrap()]).unwrap();
+        assert_eq!(
+            json,
+            r#"{"label":"//t:gcc","kind":"sysroot","axes":[],"members":[{"label":"//t:gcc","skipped":"test"}]}"#
+        );
     }
 }

@@ -536,3 +536,21 @@ def helper(name):
 "#;
     check(&files, expected);
 }
+
+#[test]
+fn what_was_printed_before() {
+    let files = [(
+        "BUILD.star",
+        r#"print("x is", 1)
+fail("no")
+"#,
+    )];
+    let expected = r#"BUILD.star:1:1: x is 1
+error: no
+  --> BUILD.star:2:1
+   |
+ 2 | fail("no")
+   | ^^^^^^^^^^
+"#;
+    check(&files, expected);
+}

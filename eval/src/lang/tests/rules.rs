@@ -216,3 +216,29 @@ fn a_file_by_address_is_pinned_by_the_recipe_or_by_the_lock() {
     assert_eq!(moved.message, "the addresses of `x.tar.gz` changed since its sha256 was locked");
     assert!(moved.hint.unwrap().ends_with("run: ampoule sources lock"));
 }
+
+/// Every example of the manual that starts with a comment naming its file belongs to one catalog.
+#[test]
+fn the_manuals_examples_evaluate() {
+    let manual = include_str!("../../../../docs/user/recipes.md");
+    let examples = manual.split("```python\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let files: Vec<_> =
+        examples.map(|example| (example.lines().next().unwrap().trim_start_matches("# "), example)).collect();
+    assert!(files.len() >= 4);
+    let evaluation = evaluate(&files).unwrap_or_else(|error| panic!("{}", error.render()));
+    let labels: Vec<_> = evaluation.targets.keys().map(ToString::to_string).collect();
+    let expected = [
+        "//hello:hello",
+        "//hello:shell",
+        "//toolchains:gcc-linux-x86_64",
+        "//toolchains:python-linux-x86_64",
+        "//wheels:simplejson",
+    ];
+    assert_eq!(labels, expected);
+}
+
+#[test]
+fn recipes_may_print() {
+    let evaluation = evaluate(&[("BUILD.star", "print(\"a\", 1)\nprint([text(\"x\", \"y\").name])\n")]).unwrap();
+    assert_eq!(evaluation.printed, ["BUILD.star:1:1: a 1", "BUILD.star:2:1: [\"x\"]"]);
+}
