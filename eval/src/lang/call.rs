@@ -85,11 +85,7 @@ impl Call<'_> {
         own.extend(self.rootfs_text()?.map(|path| ("rootfs", path)));
         let features = self.features()?;
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", features.join(" "))));
-        for (name, value) in own {
-            if env.insert(name.to_owned(), value).is_some() {
-                return Err(set_by_argument(name));
-            }
-        }
+        env.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(env)
     }
 
@@ -113,6 +109,9 @@ impl Call<'_> {
             |texts: &[String]| format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(","));
         let mut fields = BTreeMap::new();
         for (name, value) in entries(attributes, "`structured_attrs`")? {
+            if argument_for(name).is_some() {
+                return Err(set_by_argument(name));
+            }
             fields.insert(name.to_owned(), to_json(value, &|| format!("`structured_attrs[\"{name}\"]`"))?);
         }
         let mut own = vec![("builder", quoted(builder)), ("name", quoted(self.name)), ("system", quoted(self.system))];
@@ -120,11 +119,7 @@ impl Call<'_> {
         own.extend(self.fixed.attributes().map(|(name, value)| (name, quoted(value))));
         let features = self.features()?;
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", list(&features))));
-        for (name, value) in own {
-            if fields.insert(name.to_owned(), value).is_some() {
-                return Err(set_by_argument(name));
-            }
-        }
+        fields.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let fields = fields.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect::<Vec<_>>();
         let json = ("__json".to_owned(), format!("{{{}}}", fields.join(",")));
         // Engines look for the root in the environment, whatever form the other attributes have.
@@ -191,22 +186,28 @@ fn check_variable(name: &str) -> Result<(), RecipeError> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(RecipeError::new(format!("`{}` cannot be the name of a variable in `env`", name.escape_default())));
     }
-    if name == "__json" || name == "__structuredAttrs" {
-        return Err(
-            RecipeError::new(format!("`env` cannot hold `{name}`")).with_hint("use the argument `structured_attrs`")
-        );
+    match argument_for(name) {
+        Some(_) => Err(set_by_argument(name)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn set_by_argument(name: &str) -> RecipeError {
-    let argument = match name {
-        "outputHash" => "output_hash",
-        "outputHashAlgo" => "output_hash_algo",
-        "outputHashMode" => "output_hash_mode",
-        "passAsFile" => "pass_as_file",
-        "requiredSystemFeatures" => "required_system_features",
-        same => same,
-    };
-    RecipeError::new(format!("the variable `{name}` is set by the argument `{argument}`"))
+/// The argument of `derivation` that sets what Nix, or an engine, reads from this variable.
+fn argument_for(variable: &str) -> Option<&str> {
+    match variable {
+        "builder" | "name" | "outputs" | "rootfs" | "system" => Some(variable),
+        "__contentAddressed" => Some("content_addressed"),
+        "__json" | "__structuredAttrs" => Some("structured_attrs"),
+        "outputHash" => Some("output_hash"),
+        "outputHashAlgo" => Some("output_hash_algo"),
+        "outputHashMode" => Some("output_hash_mode"),
+        "passAsFile" => Some("pass_as_file"),
+        "requiredSystemFeatures" => Some("required_system_features"),
+        _ => None,
+    }
+}
+
+fn set_by_argument(variable: &str) -> RecipeError {
+    let argument = argument_for(variable).unwrap_or(variable);
+    RecipeError::new(format!("`{variable}` is set by the argument `{argument}`"))
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// Paths are relative to the catalog's root, `/`-separated, without `.`, `..` or empty parts: [`is_catalog_path`]
 /// holds for every path a loader is asked for.
-pub trait Loader {
+pub trait Loader: Sync {
     /// The bytes of a file.
     fn read(&self, path: &str) -> Result<Vec<u8>, LoadError>;
 

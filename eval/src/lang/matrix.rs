@@ -77,6 +77,9 @@ pub(super) fn cells<'v>(
     eval: &mut Evaluator<'v, '_, '_>,
 ) -> starlark::Result<Vec<Value<'v>>> {
     let base = entries(base, "settings")?;
+    if let Some((axis, _)) = matrix.axes().iter().find(|(axis, _)| base.iter().any(|(setting, _)| setting == axis)) {
+        return Err(RecipeError::new(format!("no axis can be named `{axis}`: it is a setting")).into());
+    }
     let guards = guards(matrix, &base, overrides, Session::of(eval))?;
     let heap = eval.heap();
     let mut groups: Vec<Group<'v>> = Vec::new();

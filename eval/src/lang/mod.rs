@@ -53,6 +53,9 @@ pub use self::target::{Axis, Derived, Member, Selected, Target};
 /// The file that makes a directory a package.
 pub const BUILD_FILE: &str = "BUILD.star";
 
+/// Address space for the stack of evaluation; memory is taken only as far as it is used.
+const STACK_BYTES: usize = 256 << 20;
+
 /// What labels of the prelude's files start with.
 const PRELUDE: &str = "@prelude//:";
 
@@ -102,6 +105,16 @@ impl Inputs<'_> {
     /// # Errors
     /// The first error of a recipe, or a pattern that names a package that is not there.
     pub fn evaluate(&self, patterns: &[Pattern]) -> Result<Evaluation, EvalError> {
+        // The interpreter recurses on what files nest; on the stack of a usual thread it would not get far.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("evaluation".to_owned()).stack_size(STACK_BYTES);
+            let running = thread.spawn_scoped(scope, || self.evaluate_here(patterns));
+            let running = running.map_err(|error| EvalError::new(format!("cannot start a thread: {error}")))?;
+            running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn evaluate_here(&self, patterns: &[Pattern]) -> Result<Evaluation, EvalError> {
         let session = session::Session::new(self.loader, self.lock, self.store_dir, self.mode, self.tables);
         let mut modules = modules::Modules::new(&session);
         for package in self.packages(patterns)? {

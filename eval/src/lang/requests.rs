@@ -32,15 +32,17 @@ pub(super) fn url(
     let Some(sha256) = sha256 else { return one(session, request) };
     let sha256: Sha256Digest =
         sha256.parse().map_err(|error| RecipeError::new(format!("`sha256` of `{name}`: {error}")))?;
+    // While the lock is being written, an entry that is out of date must not stand in the way.
     if let Ok(LockEntry::One(locked)) = session.lock.find(&request)
         && locked.sha256 != sha256
+        && session.mode == Mode::Build
     {
         let message =
             format!("the lock has another sha256 for `{name}`: {} (here: {})", locked.sha256.to_sri(), sha256.to_sri());
         return Err(RecipeError::new(message).with_hint("run: ampoule sources lock"));
     }
     let source = match session.lock.find(&request) {
-        Ok(LockEntry::One(locked)) => locked.clone(),
+        Ok(LockEntry::One(locked)) if locked.sha256 == sha256 => locked.clone(),
         _ => {
             let id = SourceId::Url { name: name.to_owned(), urls };
             LockedSource { id, file: name.to_owned(), size: None, sha256 }

@@ -166,3 +166,31 @@ derivation(name = "t", system = "s", builder = outer)
     let outer = evaluation.objects.iter().find(|(path, _)| path.name() == "outer").unwrap().1;
     assert_eq!(outer.references.iter().map(StorePath::name).collect::<Vec<_>>(), ["inner"]);
 }
+
+#[test]
+fn patterns_name_packages_that_exist() {
+    let files = [("wheels/BUILD.star", ""), ("toolchains/BUILD.star", "")];
+    let explain =
+        |pattern: &str| evaluate_patterns(&files, &[pattern], &Lock::default(), Mode::Build).unwrap_err().render();
+    assert_eq!(
+        explain("//whels:x"),
+        "error: there is no package `//whels`\n = hint: did you mean `wheels`? packages: `toolchains`, `wheels`\n"
+    );
+    assert_eq!(explain("//none/..."), "error: there is no package in `//none/...`\n");
+}
+
+#[test]
+fn long_and_nested_files_are_no_danger() {
+    let recipes = [
+        format!("x = {}1{}", "[".repeat(199), "]".repeat(199)),
+        format!("x = 1{}", " + 1".repeat(10_000)),
+        format!("x = {}1", "-".repeat(10_000)),
+        format!("x = {}1", "not ".repeat(10_000)),
+        format!("x = [1]{}", "[0:]".repeat(10_000)),
+        format!("x = {}1", "1 if 1 else ".repeat(5_000)),
+        format!("f = {}1", "lambda: ".repeat(2_000)),
+    ];
+    for recipe in recipes {
+        evaluate(&[("BUILD.star", &recipe)]).map(drop).unwrap_or_else(|error| panic!("{}", error.render()));
+    }
+}

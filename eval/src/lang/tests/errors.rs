@@ -139,6 +139,22 @@ fn values_that_are_no_strings() {
 }
 
 #[test]
+fn variables_with_an_argument_of_their_own() {
+    let files = [(
+        "BUILD.star",
+        r#"derivation(name = "a", system = "s", builder = "b", env = {"outputHashAlgo": "x"})
+"#,
+    )];
+    let expected = r#"error: `outputHashAlgo` is set by the argument `output_hash_algo`
+  --> BUILD.star:1:1
+   |
+ 1 | derivation(name = "a", system = "s", builder = "b", env = {"outputHashAlgo": "x"})
+   | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+"#;
+    check(&files, expected);
+}
+
+#[test]
 fn variables_of_outputs() {
     let files = [(
         "BUILD.star",
@@ -161,7 +177,7 @@ fn variables_of_arguments() {
         r#"derivation(name = "a", system = "s", builder = "b", env = {"name": "x"})
 "#,
     )];
-    let expected = r#"error: the variable `name` is set by the argument `name`
+    let expected = r#"error: `name` is set by the argument `name`
   --> BUILD.star:1:1
    |
  1 | derivation(name = "a", system = "s", builder = "b", env = {"name": "x"})

@@ -9,17 +9,43 @@ use ampoule_store::hash::Sha256Digest;
 
 use super::*;
 
+/// Every file below a directory of the catalog, in memory.
+fn read_all(loader: &DirectoryLoader, directory: &str, into: &mut MemoryLoader) {
+    for entry in loader.list(directory).unwrap() {
+        let path = if directory.is_empty() { entry.name } else { format!("{directory}/{}", entry.name) };
+        if entry.is_directory {
+            read_all(loader, &path, into);
+        } else {
+            into.insert(path.clone(), loader.read(&path).unwrap());
+        }
+    }
+}
+
 #[test]
-fn the_catalog_evaluates() {
+fn the_catalog_evaluates_to_the_same_from_anywhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../derivations/catalog");
-    let loader = DirectoryLoader::open(&root, Path::new("derivations/catalog")).unwrap();
-    let (lock, store_dir, tables) = (Lock::default(), StoreDir::default(), Tables::default());
-    let inputs = Inputs { loader: &loader, lock: &lock, store_dir: &store_dir, mode: Mode::Lock, tables: &tables };
-    let evaluation = inputs.evaluate(&["//...".parse().unwrap()]).unwrap_or_else(|error| panic!("{}", error.render()));
+    let directory = DirectoryLoader::open(&root, Path::new("derivations/catalog")).unwrap();
+    let mut memory = MemoryLoader::default();
+    read_all(&directory, "", &mut memory);
+    let text = String::from_utf8(directory.read("ampoule.lock").unwrap()).unwrap();
+    let (lock, store_dir, tables) = (Lock::parse(&text).unwrap(), StoreDir::default(), Tables::default());
+    let evaluate = |loader: &dyn Loader, pattern: &str| {
+        let inputs = Inputs { loader, lock: &lock, store_dir: &store_dir, mode: Mode::Build, tables: &tables };
+        inputs.evaluate(&[pattern.parse().unwrap()]).unwrap_or_else(|error| panic!("{}", error.render()))
+    };
+    let evaluation = evaluate(&directory, "//...");
+    let again = evaluate(&memory, "//...");
+    assert!(evaluation.derivations == again.derivations && evaluation.objects == again.objects);
+    assert_eq!(evaluation.targets, again.targets);
     let chosen = evaluation.select(&"//wheels:markupsafe".parse().unwrap()).unwrap();
     let labels: Vec<_> = chosen.iter().map(Selected::label).collect();
     assert_eq!(labels, ["//wheels:markupsafe[linux-arm64,cp311]", "//wheels:markupsafe[linux-x86_64,cp311]"]);
     assert!(evaluation.requests.contains_key("pypi:markupsafe==2.1.5:sdist"));
+    // Whatever a derivation needs is there too.
+    for derivation in evaluation.derivations.values() {
+        assert!(derivation.input_derivations.keys().all(|input| evaluation.derivations.contains_key(input)));
+        assert!(derivation.input_sources.iter().all(|input| evaluation.objects.contains_key(input)));
+    }
 }
 
 /// What wheel recipes of these tests start with.
@@ -74,6 +100,7 @@ fn a_wheel_is_built_made_canonical_and_tested() {
     assert_eq!((request.name.as_str(), request.version.as_str()), ("w", "1"));
     assert_eq!((request.platform.as_str(), request.python.as_str()), ("linux-arm64", "cp311"));
     assert!(request.expect.native && request.expect.modules == ["w._speed"]);
+    assert_eq!(variable(canonical, "expect"), r#"{"modules":["w._speed"],"native":true}"#);
 
     assert_eq!(inputs(raw), ["build-arm64", "python-path", "w-1-source"]);
     assert_eq!(raw.builder, "/usr/bin/python3");
@@ -241,4 +268,14 @@ fn the_manuals_examples_evaluate() {
 fn recipes_may_print() {
     let evaluation = evaluate(&[("BUILD.star", "print(\"a\", 1)\nprint([text(\"x\", \"y\").name])\n")]).unwrap();
     assert_eq!(evaluation.printed, ["BUILD.star:1:1: a 1", "BUILD.star:2:1: [\"x\"]"]);
+}
+
+#[test]
+fn an_expectation_changes_only_in_what_is_said() {
+    let arguments = r#"over = BOTH, expect = expect(native = True, modules = ["a"]), overrides = [
+        when(python = "cp312", expect = expect(modules = ["b"])), when(platform = "linux-arm64", expect = {"tag": "x"}),
+    ]"#;
+    let evaluation = wheel(arguments);
+    let (canonical, _, _) = member(&evaluation, "//:w[linux-arm64,cp312]");
+    assert_eq!(variable(canonical, "expect"), r#"{"modules":["b"],"native":true,"tag":"x"}"#);
 }
