@@ -55,7 +55,7 @@ impl Glob {
 }
 
 /// Matches one name, where `*` is any run of bytes and `?` one byte.
-fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while position < name.len() {
