@@ -123,7 +123,8 @@ pub enum WheelError {
     },
     /// It has no native part.
     #[error(
-        "the wheel is pure (`{tag}`) although native code is expected: its native part was not built; the build log above says why"
+        "the wheel is pure (`{tag}`) although native code is expected: its native part was not built; \
+         the build log above says why"
     )]
     Pure {
         /// Its tags.

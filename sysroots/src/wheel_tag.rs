@@ -33,8 +33,8 @@ impl WheelTag {
         sound.then(|| WheelTag { python: python.to_owned(), abi: abi.to_owned(), platform: platform.to_owned() })
     }
 
-    /// Whether an interpreter of this version on this platform could take a wheel with this tag, as far as the platform's
-    /// machine tells.
+    /// Whether an interpreter of this version on this platform could take a wheel with this tag, as far as the
+    /// platform's machine tells.
     pub fn suits(&self, python: PythonVersion, platform: Platform) -> bool {
         let machine = self.platform.strip_suffix(platform.machine());
         let platform = self.platform == "any"
@@ -56,8 +56,8 @@ impl WheelTag {
     }
 }
 
-/// The file name of a wheel: `<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl`, where each of the last three may be
-/// several joined by dots.
+/// The file name of a wheel: `<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl`, where each of the last three
+/// may be several joined by dots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WheelName {
     /// The distribution's normalised name.

@@ -43,7 +43,8 @@ fn program(line: &str, interpreter: &str) -> Option<(String, String)> {
     }
     let imported = function.split('.').next()?;
     let text = format!(
-        "#!{interpreter}\nimport sys\nfrom {module} import {imported}\nif __name__ == \"__main__\":\n    sys.exit({function}())\n"
+        "#!{interpreter}\nimport sys\nfrom {module} import {imported}\n\
+         if __name__ == \"__main__\":\n    sys.exit({function}())\n"
     );
     Some((name.to_owned(), text))
 }
