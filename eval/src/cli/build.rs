@@ -12,6 +12,7 @@ use ampoule_store::path::StorePath;
 use serde_json::{Value, json};
 
 use super::context::open_store;
+use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
 use super::{Common, Failure, output};
 use crate::realise::{FailureKind, How, Options, Outcome, Outcomes, Plan, Realiser};
@@ -102,6 +103,7 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     // Before anything starts a thread.
     let engine = engine()?;
+    exit_when_interrupted()?;
     let store = Arc::new(open_store(common)?);
     let subjects = Subjects::find(common, &arguments.labels, || Ok(Arc::clone(&store)))?;
     let reporter = reporter_for_stderr(common.verbosity());

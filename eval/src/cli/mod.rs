@@ -12,8 +12,11 @@ mod build;
 mod completions;
 mod context;
 mod failure;
+mod interrupt;
 mod log;
 mod output;
+#[cfg(test)]
+mod reference;
 mod show;
 mod sources;
 mod store;

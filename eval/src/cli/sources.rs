@@ -15,6 +15,7 @@ use ampoule_store::local::LocalStore;
 use serde_json::{Value, json};
 
 use super::context::{Catalog, home, open_store, patterns};
+use super::interrupt::exit_when_interrupted;
 use super::{Common, Failure, output};
 use crate::lang::Mode;
 use crate::sources::intern::{InternError, Sources, store_path};
@@ -87,6 +88,7 @@ impl Command {
 }
 
 pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+    exit_when_interrupted()?;
     match command {
         Command::List { json } => list(common, *json),
         Command::Lock { refresh, from, offline, allow_unsigned, json } => {
