@@ -210,3 +210,58 @@ fn no_path_of_a_developers_machine() {
     }
     report(&complaints);
 }
+
+/// Licences that leave users free, alone or in a choice; `deny.toml` has the same list.
+const LICENCES: [&str; 13] = [
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn every_dependency_has_a_permissive_licence() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--all-features"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    if !output.status.success() {
+        eprintln!("skipped: cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return;
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    assert!(packages.len() > 100, "only {} packages found", packages.len());
+    let complaints: Vec<String> = packages
+        .iter()
+        .filter(|package| !is_permissive(package["license"].as_str().unwrap_or_default()))
+        .map(|package| format!("{} {}: licence `{}`", package["name"], package["version"], package["license"]))
+        .collect();
+    report(&complaints);
+}
+
+/// Whether an SPDX expression, which has no nested parentheses in practice, can be satisfied with the list.
+fn is_permissive(expression: &str) -> bool {
+    let all = expression.replace('/', " OR ");
+    let all = all.replace(['(', ')'], "");
+    all.split(" AND ").all(|part| part.split(" OR ").any(|licence| LICENCES.contains(&licence.trim())))
+}
+
+#[test]
+fn the_list_of_licences_is_that_of_cargo_deny() {
+    let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml exists");
+    let deny: toml::Table = text.parse().expect("deny.toml is TOML");
+    let allowed = deny["licenses"]["allow"].as_array().expect("a list");
+    let allowed: Vec<&str> = allowed.iter().filter_map(|licence| licence.as_str()).collect();
+    assert_eq!(allowed, LICENCES);
+}
