@@ -1,10 +1,20 @@
 //! End to end, through the `ampoule` binary only.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests work on files and processes"
+)]
+
 mod build;
 mod check;
 mod command_line;
 mod errors;
 mod harness;
+mod interruption;
 mod limits;
 mod nix;
 mod store;
