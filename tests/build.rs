@@ -80,7 +80,8 @@ echo about nothing > $doc
     let out = workspace.ok(&["build", "//:several"]).text().to_owned();
     let info = workspace.ok(&["store", "info", "--json", &out]).json();
     let (logical, info) = info.as_object().unwrap().iter().next().unwrap();
-    let references: Vec<&str> = info["references"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    let references: Vec<&str> =
+        info["references"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
     assert_eq!(references.len(), 2, "{references:?}");
     assert!(references.contains(&logical.as_str()), "{references:?}");
     assert_eq!(fs::read_to_string(format!("{out}/self")).unwrap().trim(), logical);
@@ -196,10 +197,7 @@ sh(name = "apart", script = "ls /nix/store | sort > $out; cat %s >> $out" % note
 "#;
     let Some(workspace) = Workspace::with_tools(recipe) else { return };
     workspace.write("own.txt", "from a file\n");
-    assert_eq!(
-        workspace.built("//:whole"),
-        "from a text\nfrom a build\nfrom a file\nfrom a text\nfrom a build\n"
-    );
+    assert_eq!(workspace.built("//:whole"), "from a text\nfrom a build\nfrom a file\nfrom a text\nfrom a build\n");
     // A build sees its inputs and nothing else.
     let seen = workspace.built("//:apart");
     let names: Vec<&str> = seen.lines().filter_map(|line| line.split_once('-').map(|(_, name)| name)).collect();
@@ -240,7 +238,9 @@ sh(name = "bad", script = "echo so it is; exit 3")
     assert_eq!(record["skipped"], serde_json::json!([]));
     let [good, bad] = record["targets"].as_array().unwrap().as_slice() else { panic!("{record}") };
     assert_eq!((&good["label"], &good["success"]), (&"//:good".into(), &true.into()));
-    assert!(good["path"].as_str().unwrap().ends_with("-good") && good["derivation"].as_str().unwrap().ends_with(".drv"));
+    assert!(
+        good["path"].as_str().unwrap().ends_with("-good") && good["derivation"].as_str().unwrap().ends_with(".drv")
+    );
     assert!(good["files"][0].as_str().unwrap().starts_with(workspace.home().to_str().unwrap()), "{good}");
     assert_eq!((&bad["success"], &bad["path"]), (&false.into(), &serde_json::Value::Null));
     let [failure] = record["failures"].as_array().unwrap().as_slice() else { panic!("{record}") };
