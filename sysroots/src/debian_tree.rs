@@ -33,7 +33,7 @@ pub struct Additions {
     pub links: BTreeMap<String, String>,
     /// Files by path. Content that starts with `#!` may be executed. They take the place of a package's file.
     pub files: BTreeMap<String, String>,
-    /// Patterns of paths to leave out of the packages.
+    /// Patterns of paths to leave out of the packages; a path counts both as packaged (`lib/x`) and as merged (`usr/lib/x`).
     pub drop: Vec<String>,
 }
 
@@ -186,8 +186,9 @@ impl Merge<'_> {
     fn package(&mut self, deb: Deb) -> Result<(), DebianTreeError> {
         let origin = Origin::from(format!("the package `{}:{}`", deb.control.package, deb.control.architecture));
         for (path, entry) in deb.entries {
+            let own_path = path.clone();
             let path = self.merged_path(path, &entry, &origin)?;
-            if self.drop.iter().any(|glob| glob.matches(path.names())) {
+            if self.drop.iter().any(|glob| glob.matches(path.names()) || glob.matches(own_path.names())) {
                 continue;
             }
             match entry {

@@ -128,6 +128,41 @@ fn links_to_nothing_and_paths_that_escape_are_refused() {
 }
 
 #[test]
+fn patterns_fit_both_names_of_a_merged_path() {
+    for pattern in ["lib/udev/**", "usr/lib/udev/**", "**/*.rules"] {
+        let packages = [("one", vec![file("./lib/udev/a.rules", "a"), file("./usr/lib/udev.conf", "b")])];
+        let root = merge(&packages, &additions(&[], &[], &[pattern])).unwrap();
+        assert!(!root.has("usr/lib/udev/a.rules") && root.has("usr/lib/udev.conf"), "{pattern}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut packages = Vec::new();
+    for index in 0..12 {
+        let path = directory.path().join(format!("{index}.deb"));
+        let body = format!("{index}").repeat(index * 1000);
+        std::fs::write(&path, package(&format!("p{index}"), &[file(&format!("./usr/{index}"), &body)])).unwrap();
+        packages.push(path);
+    }
+    // One that is broken, so that all runs must also agree on the error.
+    let broken =
+        [packages.clone(), vec![directory.path().join("gone.deb"), directory.path().join("gone2.deb")]].concat();
+    for threads in [0, 1, 2, 5, 100] {
+        let into = directory.path().join(format!("out{threads}"));
+        build(&packages, &Additions::default(), &into, threads, &Limits::DEFAULT).unwrap();
+        for index in 0..12 {
+            let body = std::fs::read_to_string(into.join(format!("usr/{index}"))).unwrap();
+            assert_eq!(body, format!("{index}").repeat(index * 1000));
+        }
+        let into = directory.path().join(format!("broken{threads}"));
+        let error = build(&broken, &Additions::default(), &into, threads, &Limits::DEFAULT).unwrap_err();
+        assert!(error.to_string().contains("gone.deb"), "{error}");
+    }
+}
+
+#[test]
 fn a_broken_package_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.deb");
