@@ -52,7 +52,10 @@ pub enum LabelError {
     #[error("`{0}` is not a label: labels start with `//`, as in `//wheels:markupsafe`")]
     NoRoot(String),
     /// It names a package but no target.
-    #[error("`{0}` names a package, not a target: write `{0}:all` for its targets or `{0}/...` for those below it too")]
+    #[error(
+        "`{0}` names a package, not a target: write `{0}:all` for its targets or `{below}` for those below it too",
+        below = if .0 == "//" { "//...".to_owned() } else { format!("{}/...", .0) },
+    )]
     NoTarget(String),
     /// A part of the package's name is empty, hidden, or holds characters that names may not have.
     #[error("`{0}` is not a package name (parts of letters, digits and `-_.+~=@`, separated by `/`)")]
@@ -195,7 +198,7 @@ impl FromStr for Pattern {
             None if rest == "..." => Scope::Below(PackageName::root()),
             None => match rest.strip_suffix("/...") {
                 Some(package) if !package.is_empty() => Scope::Below(package.parse()?),
-                _ => return Err(LabelError::NoTarget(scope.trim_end_matches('/').to_owned())),
+                _ => return Err(LabelError::NoTarget(format!("//{}", rest.trim_end_matches('/')))),
             },
         };
         Ok(Self { scope, members })
@@ -268,6 +271,8 @@ mod tests {
             explain("wheels:x"),
             "`wheels:x` is not a label: labels start with `//`, as in `//wheels:markupsafe`"
         );
+        let root = "`//` names a package, not a target: write `//:all` for its targets or `//...` for those below it too";
+        assert_eq!((explain("//").as_str(), explain("///").as_str()), (root, root));
         assert_eq!(
             explain("//wheels"),
             "`//wheels` names a package, not a target: write `//wheels:all` for its targets or `//wheels/...` for \

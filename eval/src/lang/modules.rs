@@ -127,10 +127,11 @@ impl<'s, 'a> Modules<'s, 'a> {
             return EvalError::new(format!("cannot read `{}`: {error}", shown(name)));
         }
         if file == BUILD_FILE {
-            let missing = EvalError::new(format!("there is no package `//{directory}`"));
+            let missing = format!("//{directory}");
             let packages = super::packages_below(self.session.loader, &PackageName::root()).unwrap_or_default();
-            let names: Vec<_> = packages.iter().map(PackageName::as_str).collect();
-            return missing.with_hint(suggest::hint("packages", directory, names));
+            let names: Vec<_> = packages.iter().map(PackageName::to_string).collect();
+            let hint = suggest::hint("packages", &missing, names.iter().map(String::as_str));
+            return EvalError::new(format!("there is no package `{missing}`")).with_hint(hint);
         }
         let entries = self.session.loader.list(directory).unwrap_or_default();
         let names = entries.iter().filter(|entry| !entry.is_directory).map(|entry| entry.name.as_str());

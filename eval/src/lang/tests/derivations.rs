@@ -174,7 +174,7 @@ fn patterns_name_packages_that_exist() {
         |pattern: &str| evaluate_patterns(&files, &[pattern], &Lock::default(), Mode::Build).unwrap_err().render();
     assert_eq!(
         explain("//whels:x"),
-        "error: there is no package `//whels`\n = hint: did you mean `wheels`? packages: `toolchains`, `wheels`\n"
+        "error: there is no package `//whels`\n = hint: did you mean `//wheels`? packages: `//toolchains`, `//wheels`\n"
     );
     assert_eq!(explain("//none/..."), "error: there is no package in `//none/...`\n");
 }
