@@ -31,7 +31,7 @@ fn mistakes_on_the_command_line() {
         (&["build", "--jobs", "0", "//:x"], &["--jobs"]),
         (&["build", "--timeout", "soon", "//:x"], &["soon"]),
         (&["build", "--quiet", "-v", "//:x"], &["--quiet", "--verbose"]),
-        (&["build", "///"], &["///"]),
+        (&["build", "///"], &["`//:all`", "`//...`"]),
         (&["build", "wheels:x"], &["wheels:x"]),
         (&["show", "--json", "--aterm", "//:x"], &["--aterm"]),
         (&["completions", "tcsh"], &["tcsh"]),
