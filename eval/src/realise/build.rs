@@ -90,6 +90,7 @@ impl Realiser<'_> {
     }
 
     fn make(&self, resolved: &Resolved) -> Result<Realised, Failure> {
+        check_system(&resolved.derivation)?;
         let id = self.start(Activity::Build, &resolved.derivation.name);
         let result = self.make_and_register(resolved, id);
         self.finish(id, &result, "built");
@@ -205,6 +206,16 @@ impl Realiser<'_> {
             None => Err(Failure::machine(format!("`{path}` vanished from the store while it was needed"))),
         }
     }
+}
+
+/// Whether this machine runs the derivation's builder.
+fn check_system(derivation: &Derivation) -> Result<(), Failure> {
+    let own = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    if derivation.system == own {
+        return Ok(());
+    }
+    let message = format!("it is to be built on `{}`, and this machine is `{own}`", derivation.system);
+    Err(Failure::machine(message))
 }
 
 pub(super) fn store_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
