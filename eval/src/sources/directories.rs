@@ -98,6 +98,12 @@ impl Directories {
         Some(&self.files[*index].path)
     }
 
+    /// The first file of this name that can be read, with its hash.
+    pub(crate) fn named_with_hash(&self, name: &str) -> Option<(&Path, Sha256Digest)> {
+        let mut named = self.by_name.get(name)?.iter();
+        named.find_map(|index| Some((self.files[*index].path.as_path(), self.hash(*index)?)))
+    }
+
     /// The file with this hash: one of this name if there is one, else one named by the hash, else any.
     pub(crate) fn find(&self, name: &str, size: Option<u64>, sha256: &Sha256Digest) -> Option<&Path> {
         let hex = sha256.to_hex();

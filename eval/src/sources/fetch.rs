@@ -224,7 +224,8 @@ impl<'a> Fetcher<'a> {
             return Ok(fetched);
         }
         if self.offline {
-            return Err(FetchError::Offline { file, id, sha256: source.sha256 });
+            let absent = FetchError::Offline { file, id, sha256: source.sha256 };
+            return Err(self.other_bytes_here(source).map_or(absent, |error| failure(source, error)));
         }
         let activity = next_activity();
         let started =
@@ -254,6 +255,12 @@ impl<'a> Fetcher<'a> {
         Ok(None)
     }
 
+    /// What the file's name stands for in the directories to be searched, where none of them has its bytes.
+    fn other_bytes_here(&self, source: &LockedSource) -> Option<DownloadError> {
+        let (path, got) = self.directories.named_with_hash(&source.file)?;
+        Some(DownloadError::Hash { origin: path.display().to_string(), expected: source.sha256, got })
+    }
+
     fn ask_network(
         &self,
         source: &LockedSource,
@@ -270,7 +277,8 @@ impl<'a> Fetcher<'a> {
             Some(fetched) => Some(fetched),
             None => attempt.mirrors()?,
         };
-        match (found, attempt.other_bytes) {
+        let other_bytes = attempt.other_bytes.or_else(|| self.other_bytes_here(source));
+        match (found, other_bytes) {
             (Some(fetched), _) => Ok(fetched),
             (None, Some(error)) => Err(failure(source, error)),
             (None, None) => Err(FetchError::Unavailable {
