@@ -17,6 +17,7 @@ mod harness;
 mod interruption;
 mod limits;
 mod nix;
+mod sources;
 mod store;
 mod tidy;
 mod wheels;

@@ -271,7 +271,8 @@ mod tests {
             explain("wheels:x"),
             "`wheels:x` is not a label: labels start with `//`, as in `//wheels:markupsafe`"
         );
-        let root = "`//` names a package, not a target: write `//:all` for its targets or `//...` for those below it too";
+        let root =
+            "`//` names a package, not a target: write `//:all` for its targets or `//...` for those below it too";
         assert_eq!((explain("//").as_str(), explain("///").as_str()), (root, root));
         assert_eq!(
             explain("//wheels"),
