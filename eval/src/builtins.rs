@@ -72,8 +72,8 @@ pub enum BuiltinError {
     Python(#[from] UnknownPython),
 }
 
-/// Runs a builtin builder with a derivation's environment; makes the output at `out`. Notes about what was decided go to
-/// standard error, which is the build's log.
+/// Runs a builtin builder with a derivation's environment; makes the output at `out`. Notes about what was decided go
+/// to standard error, which is the build's log.
 ///
 /// # Errors
 /// When the request makes no sense, an input is not what it should be, or the output cannot be written.

@@ -29,11 +29,12 @@ const FILLED_LATER: [&str; 7] = ["build", "dev", "nix", "proc", "run", "sys", "t
 /// What goes into a root file system besides the packages' own files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Additions {
-    /// Symbolic links by path, for example what `update-alternatives` would make. They take the place of a package's file.
+    /// Symbolic links by path, for example what `update-alternatives` would make. They replace a package's file.
     pub links: BTreeMap<String, String>,
     /// Files by path. Content that starts with `#!` may be executed. They take the place of a package's file.
     pub files: BTreeMap<String, String>,
-    /// Patterns of paths to leave out of the packages; a path counts both as packaged (`lib/x`) and as merged (`usr/lib/x`).
+    /// Patterns of paths to leave out of the packages; a path counts both as packaged (`lib/x`) and as merged
+    /// (`usr/lib/x`).
     pub drop: Vec<String>,
 }
 
@@ -101,8 +102,8 @@ pub enum DebianTreeError {
     Write(#[from] WriteError),
 }
 
-/// Merges packages, in order, into the new directory `into`. Up to `threads` packages are read at a time; what comes out
-/// does not depend on it.
+/// Merges packages, in order, into the new directory `into`. Up to `threads` packages are read at a time; what comes
+/// out does not depend on it.
 pub fn build(
     packages: &[PathBuf],
     additions: &Additions,

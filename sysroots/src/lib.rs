@@ -1,4 +1,4 @@
-//! Arguments: what derivations are built for and from. Archives and Debian packages as trees of files, wheels as they must be.
+//! Arguments: what derivations are built for and from. Archives and Debian packages as trees, wheels as they must be.
 //!
 //! - [`platform::Platform`] and [`platform::PythonVersion`]: what things are built for, by every name it has.
 //! - [`tree::Tree`]: files under construction, in memory; [`write::write`] puts them on disk once.
@@ -15,8 +15,8 @@
 //!
 //! **Invariants.** No archive, however made, causes a panic, a write outside of the new directory, or more output than
 //! [`limits::Limits`] allow: paths are resolved in the model, where a symbolic link is a value. What two readers could
-//! understand differently is refused. What comes out depends neither on the number of threads nor on the order in which a
-//! directory is read. The bytes of a canonical wheel follow from names, contents and execute bits alone.
+//! understand differently is refused. What comes out depends neither on the number of threads nor on the order in
+//! which a directory is read. The bytes of a canonical wheel follow from names, contents and execute bits alone.
 //!
 //! **Not here.** Fetching, container images, running anything of what is unpacked, libc variants other than GNU's.
 //!

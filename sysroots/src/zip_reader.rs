@@ -1,7 +1,8 @@
 //! Reads zip archives strictly: where two readers could disagree about what an archive holds, it is refused.
 //!
-//! The central directory must lie right before the end record, entries must not overlap and must cover the file from its
-//! first byte, each local header must agree with its central one, and names must be unique. (APPNOTE.TXT, version 6.3.10.)
+//! The central directory must lie right before the end record, entries must not overlap and must cover the file from
+//! its first byte, each local header must agree with its central one, and names must be unique. (APPNOTE.TXT, version
+//! 6.3.10.)
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
