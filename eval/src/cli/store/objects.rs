@@ -1,0 +1,193 @@
+//! Objects and archives: into the store, out of it, and their hashes.
+
+#![expect(clippy::disallowed_methods, reason = "the place a tree is restored to is opened")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use ampoule_store::content_address::Method;
+use ampoule_store::hash::{Algorithm, Hash, Hasher};
+use ampoule_store::local::LocalStore;
+use ampoule_store::nar;
+use ampoule_store::path::{StoreDir, name_from_file_name};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::queries::{info_record, valid};
+use crate::cli::context::open_store;
+use crate::cli::{Common, Failure, output};
+
+/// Commands on objects and archives.
+#[derive(clap::Subcommand, Debug)]
+pub(in crate::cli) enum Command {
+    /// Copy files or trees into the store, and print their store paths
+    Add {
+        /// What to add
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// The object's name [default: the file's name]
+        #[arg(long)]
+        name: Option<String>,
+        /// Address a file by its bytes alone, not by its archive
+        #[arg(long)]
+        flat: bool,
+        /// The hash the path follows from
+        #[arg(long, value_enum, default_value_t = AlgorithmName::Sha256)]
+        algorithm: AlgorithmName,
+        /// Print records instead of paths
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the NAR archive of a store object, or of any file or tree, to standard output
+    Dump {
+        /// A store path, or a path of the file system
+        path: String,
+    },
+    /// Unpack a NAR archive from standard input
+    Restore {
+        /// Where to; must not exist
+        path: PathBuf,
+    },
+    /// Print the hash of a file's or tree's archive
+    Hash {
+        /// A path of the file system
+        path: PathBuf,
+        /// Hash a file's bytes, not its archive
+        #[arg(long)]
+        flat: bool,
+        /// The algorithm
+        #[arg(long, value_enum, default_value_t = AlgorithmName::Sha256)]
+        algorithm: AlgorithmName,
+        /// How to write it
+        #[arg(long, value_enum, default_value_t = Notation::Sri)]
+        format: Notation,
+    },
+}
+
+/// A hash algorithm on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum AlgorithmName {
+    Md5,
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+/// How a hash is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum Notation {
+    Sri,
+    Base16,
+    Nix32,
+    Base64,
+}
+
+impl From<AlgorithmName> for Algorithm {
+    fn from(name: AlgorithmName) -> Self {
+        match name {
+            AlgorithmName::Md5 => Self::Md5,
+            AlgorithmName::Sha1 => Self::Sha1,
+            AlgorithmName::Sha256 => Self::Sha256,
+            AlgorithmName::Sha512 => Self::Sha512,
+        }
+    }
+}
+
+impl Command {
+    pub(super) fn wants_json(&self) -> bool {
+        matches!(self, Self::Add { json: true, .. })
+    }
+}
+
+pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Add { paths, name, flat, algorithm, json } => {
+            let method = if *flat { Method::Flat } else { Method::Nar };
+            add(&open_store(common)?, paths, name.as_deref(), method, (*algorithm).into(), *json)
+        }
+        Command::Dump { path } => dump(common, path),
+        Command::Restore { path } => restore(path),
+        Command::Hash { path, flat, algorithm, format } => hash(path, *flat, (*algorithm).into(), *format),
+    }
+}
+
+fn add(
+    store: &LocalStore,
+    paths: &[PathBuf],
+    name: Option<&str>,
+    method: Method,
+    algorithm: Algorithm,
+    json: bool,
+) -> Result<(), Failure> {
+    if name.is_some() && paths.len() > 1 {
+        return Err(Failure::new("`--name` names one object, and several were given").code(2));
+    }
+    let mut records = Vec::new();
+    for path in paths {
+        let file_name = std::path::absolute(path)?.file_name().map(OsStr::to_os_string).unwrap_or_default();
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => name_from_file_name(&file_name.to_string_lossy()),
+        };
+        let staged = store.stage_from_path(path).map_err(|error| at(path, &error))?;
+        let hash = store.content_hash(&staged, &name, method, algorithm).map_err(|error| at(path, &error))?;
+        let info = store.add_fixed(staged, &name, &hash, method).map_err(|error| at(path, &error))?;
+        if json {
+            records.push(info_record(store, &info));
+        } else {
+            output::line(&store.store_dir().display(&info.path))?;
+        }
+    }
+    if json { output::json(&Value::Array(records)) } else { Ok(()) }
+}
+
+fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::from_error(error).context(format!("`{}`", path.display()))
+}
+
+fn dump(common: &Common, argument: &str) -> Result<(), Failure> {
+    let inside_store = argument.starts_with(StoreDir::default().as_str());
+    let path = if inside_store {
+        let store = open_store(common)?;
+        store.physical_path(&valid(&store, argument)?.path)
+    } else {
+        PathBuf::from(argument)
+    };
+    let mut out = BufWriter::with_capacity(1 << 18, io::stdout().lock());
+    nar::dump(&path, &mut out).map_err(|error| at(&path, &error))?;
+    out.flush()?;
+    Ok(())
+}
+
+fn restore(path: &Path) -> Result<(), Failure> {
+    let (Some(name), parent) = (path.file_name(), path.parent()) else {
+        return Err(Failure::new(format!("`{}` names no new file or directory", path.display())).code(2));
+    };
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(parent).map_err(|error| at(parent, &error))?;
+    nar::restore(io::stdin().lock(), directory.as_fd(), name).map_err(|error| at(path, &error))?;
+    Ok(())
+}
+
+fn hash(path: &Path, flat: bool, algorithm: Algorithm, format: Notation) -> Result<(), Failure> {
+    let mut hasher = Hasher::new(algorithm);
+    if flat {
+        io::copy(&mut File::open(path).map_err(|error| at(path, &error))?, &mut hasher)
+            .map_err(|error| at(path, &error))?;
+    } else {
+        nar::dump(path, &mut hasher).map_err(|error| at(path, &error))?;
+    }
+    output::line(&notation(&hasher.finish(), format))
+}
+
+fn notation(hash: &Hash, format: Notation) -> String {
+    match format {
+        Notation::Sri => hash.to_sri(),
+        Notation::Base16 => hash.to_hex(),
+        Notation::Nix32 => hash.to_nix32(),
+        Notation::Base64 => hash.to_base64(),
+    }
+}
