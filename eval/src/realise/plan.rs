@@ -229,7 +229,7 @@ mod tests {
             let proved = derivation.fixed_output().is_some() || proved.contains(&name);
             Ok::<_, Infallible>(Status { outputs, proved })
         };
-        let plan = plan(&[example.goal.clone()], check, &example.derivations, status).unwrap();
+        let plan = plan(std::slice::from_ref(&example.goal), check, &example.derivations, status).unwrap();
         let steps = plan.steps.iter().zip(&plan.tasks).map(|(step, task)| {
             let verbs =
                 [(step.make, "make "), (step.check, "check ")].map(|(is, verb)| if is { verb } else { "" }).concat();
