@@ -1,4 +1,37 @@
-//! Applies derivations to their inputs: from recipes to proved store objects.
+//! Application: applies derivations to their inputs, from recipes to proved store objects.
+//!
+//! - [`lang`]: recipes become an [`Evaluation`](lang::Evaluation), targets by [`Label`](lang::Label) and the derivations they need;
+//! - [`sources`]: what recipes take from outside, resolved into the lock and fetched through the machine's own clients' configuration;
+//! - [`realise`]: a [`Realiser`](realise::Realiser) plans what has to be done and does it: fetches, builds, builds again, compares;
+//! - [`sandbox`]: an [`Engine`](sandbox::Engine) runs one [`Spec`](sandbox::Spec), and nothing runs outside of one;
+//! - [`builtins`]: the builders that are functions of this program; they run in the sandbox too;
+//! - [`reporter`]: what work says of itself, and [`terminal`] how people see it; [`cli`] is the command line.
+//!
+//! **Effects**: `lang::directory` reads recipes; `sources` uses the network and clients' configuration; `realise` drives the store;
+//! `sandbox` makes processes; `difference`, `terminal` and `cli` read and write for people. Evaluation and planning are functions.
+//!
+//! **Uses**: `store`, `derivations`, `sysroots`.
+//!
+//! **Invariants**: evaluation gives the same derivations everywhere. No recipe's code runs outside of a sandbox or with a network.
+//! Outputs are read when every process of their build is dead. A failed build is an outcome, not an error of the program.
+//!
+//! **Not here**: formats, and what an archive or a wheel must be: rooms to the left know.
+//!
+//! Start reading at [`realise`].
+//!
+//! ```
+//! use ampoule_derivations::lock::Lock;
+//! use ampoule_eval::lang::{Inputs, MemoryLoader, Mode, Tables};
+//! use ampoule_store::path::StoreDir;
+//!
+//! let recipe = r#"derivation(name = "hello", builder = "/bin/sh", system = "x86_64-linux")"#;
+//! let (loader, lock, store_dir, tables) =
+//!     (MemoryLoader::new([("BUILD.star", recipe)]), Lock::default(), StoreDir::default(), Tables::default());
+//! let inputs = Inputs { loader: &loader, lock: &lock, store_dir: &store_dir, mode: Mode::Build, tables: &tables };
+//! let evaluation = inputs.evaluate(&["//:hello".parse()?])?;
+//! assert_eq!(evaluation.derivations.len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod builtins;
 pub mod cli;
