@@ -1,8 +1,10 @@
 //! `ampoule build`: what is built, what is not built again, and what builders see.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use crate::harness::{Ran, Workspace, remove_tree};
+use crate::harness::{Ran, Workspace, remove_tree, tools_files};
 
 /// How many builds a run began.
 fn builds(ran: &Ran) -> usize {
@@ -289,4 +291,34 @@ sh(name = "two", script = "cat %s/file > $out" % one)
     remove_tree(&two);
     assert_eq!(builds(&workspace.ok(&["build", "//:two"])), 1);
     workspace.verify_store();
+}
+
+#[test]
+fn an_ordinary_user_makes_the_same_bytes_elsewhere() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    const ORDINARY: u32 = 12_345;
+    let script = "mkdir $out; echo $out > $out/file; id > $out/who; stat -c %u:%g:%a /build / $out > $out/list";
+    let Some(workspace) = Workspace::with_tools(&format!("sh(name = \"same\", script = \"{script}\")")) else { return };
+    let as_root = workspace.ok(&["build", "--check", "//:same"]).path();
+    // The binary, the recipes and the sources where that user can read them, and a directory of its own for the store.
+    let theirs = tempfile::tempdir().unwrap();
+    let program = theirs.path().join("ampoule");
+    fs::copy(env!("CARGO_BIN_EXE_ampoule"), &program).unwrap();
+    let copied = Command::new("cp").arg("-r").args([&workspace.root(), tools_files()]).arg(theirs.path()).status();
+    assert!(copied.unwrap().success());
+    let owned = Command::new("chown").arg("-R").arg(ORDINARY.to_string()).arg(theirs.path()).status().unwrap();
+    assert!(owned.success());
+    let mut command = Command::new(&program);
+    command
+        .args(["build", "--check", "--offline", "--cores", "7", "--from"])
+        .arg(theirs.path().join("files"))
+        .arg("//:same");
+    command.env("AMPOULE_HOME", theirs.path().join("another/home")).current_dir(theirs.path().join("recipes"));
+    let ran = Ran::from(command.uid(ORDINARY).gid(ORDINARY).output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.path().file_name(), as_root.file_name());
+    ran.says(&["identical when built again"]);
 }

@@ -236,6 +236,11 @@ fn tools() -> Result<&'static Tools, &'static str> {
     TOOLS.get_or_init(get_tools).as_ref().map_err(String::as_str)
 }
 
+/// The directory with the tools' packages, for tests that have them already.
+pub fn tools_files() -> &'static PathBuf {
+    &tools().expect("this test has built with them").files
+}
+
 fn get_tools() -> Result<Tools, String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
     let tools = Tools { root: directory.join("recipes"), files: directory.join("files") };
