@@ -144,6 +144,8 @@ fn host(call: &BuiltinCall, tried: &mut Tried) {
     tried.holds("the caller's environment is wiped", std::env::var_os("HOME").is_none());
     let environment = fs::read("/proc/self/environ").unwrap_or_default();
     tried.holds("also in memory", environment.iter().all(|byte| *byte == 0));
+    let arguments = fs::read("/proc/1/cmdline").unwrap_or_default();
+    tried.holds("init's command line does not tell the caller's", arguments.iter().all(|byte| *byte == 0));
     for name in ["/.scratch", "/.views"] {
         tried.holds(name, !Path::new(name).exists());
     }
@@ -275,6 +277,8 @@ fn settings(tried: &mut Tried) {
         "/proc/sysrq-trigger",
         "/proc/self/uid_map",
         "/proc/1/oom_score_adj",
+        "/proc/self/oom_score_adj",
+        "/proc/self/comm",
         "/proc/1/mem",
         "/proc/1/comm",
     ] {

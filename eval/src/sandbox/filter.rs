@@ -241,6 +241,8 @@ pub(super) fn static_filter() -> Vec<Instruction> {
     }
     program.if_bits(libc::SYS_clone, 0, NEW_NAMESPACES, eperm);
     forbid_set_id(&mut program, eperm);
+    // Init has the build's user, so the build could take files or time from it; 0 is the caller itself.
+    program.unless_one_of(libc::SYS_prlimit64, 0, &[0], eperm);
     // A network namespace stops neither vsock, which reaches the machine's host, nor the rarer families.
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
     program.unless_one_of(libc::SYS_socket, 0, &families, refuse(libc::EAFNOSUPPORT));
@@ -344,6 +346,12 @@ mod tests {
         for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             check(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0], Some(libc::EPERM));
         }
+    }
+
+    #[test]
+    fn only_own_resource_limits_can_be_named() {
+        check(libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0], None);
+        check(libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], Some(libc::EPERM));
     }
 
     #[test]

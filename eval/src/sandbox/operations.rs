@@ -291,6 +291,8 @@ pub fn plan(spec: &Spec) -> Result<Plan, SpecError> {
     prepare.push(Operation::Name { host: "localhost".into(), domain: "(none)".into() });
     prepare.push(Operation::RaiseLoopback);
     prepare.push(Operation::StartClocks { seconds: spec.conditions.monotonic_start_seconds });
+    // What is written there is not the build's to choose, such as which processes die first when memory runs out.
+    prepare.push(Operation::MakeReadOnly { path: "proc".into() });
     prepare.push(Operation::Seal);
     Ok(Plan { prepare, enter: enter(spec), program: program(spec)?, supervision: supervision(spec) })
 }

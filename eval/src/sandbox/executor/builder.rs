@@ -16,12 +16,17 @@ use super::prepare::c_string;
 use super::wire::{self, Report};
 use super::{system, zygote};
 
+/// How eagerly the kernel kills a build when memory runs out: as if it held half of the memory more than it does.
+const OUT_OF_MEMORY_SCORE: i32 = 500;
+
 /// What the builder's process is born with.
 pub(super) struct Birth<'a> {
     /// Where failures are told.
     pub(super) caller: &'a OwnedFd,
     /// Standard output and standard error.
     pub(super) log: &'a OwnedFd,
+    /// `/proc`, writable.
+    pub(super) processes: &'a OwnedFd,
     /// Where the filter's listener goes, if there is one.
     pub(super) supervisor: Option<OwnedFd>,
 }
@@ -71,7 +76,7 @@ fn perform(operation: &Operation, supervision: &Supervision, birth: &Birth<'_>) 
         Operation::Umask(mask) => system::set_umask(*mask),
         Operation::WorkIn(path) => rustix::process::chdir(path.as_str())?,
         Operation::Limit { resource, soft, hard } => system::set_limit(number(*resource), *soft, *hard)?,
-        Operation::DieFirst => die_first()?,
+        Operation::DieFirst => die_first(birth.processes)?,
         Operation::RandomiseAddresses(randomise) => system::randomise_addresses(*randomise)?,
         Operation::UseProcessors(count) => use_processors(*count)?,
         Operation::Confine => system::confine()?,
@@ -99,11 +104,17 @@ fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Re
     }
 }
 
-/// What a build keeps in memory is freed when it dies; what the caller keeps there may be worth more.
-fn die_first() -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let score = openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty())?;
-    rustix::io::write(&score, b"500")?;
+/// What a build keeps in memory is freed when it dies; what the caller keeps there may be worth more. The build cannot
+/// take this back, because it sees `/proc` read-only. A score that is higher already stays: it may not be lowered.
+fn die_first(processes: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let score = openat(processes, c"self/oom_score_adj", flags, Mode::empty())?;
+    let mut text = [0; 16];
+    let length = rustix::io::read(&score, &mut text)?;
+    let present = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if present.is_none_or(|present| present < OUT_OF_MEMORY_SCORE) {
+        rustix::io::write(&score, OUT_OF_MEMORY_SCORE.to_string().as_bytes())?;
+    }
     Ok(())
 }
 

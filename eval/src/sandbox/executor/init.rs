@@ -61,6 +61,7 @@ pub(super) fn live(birth: Birth1, builtins: zygote::Builtins) -> ! {
 fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
     let doing = |operation: &'static str| move |error: io::Error| Failure { operation: operation.to_owned(), error };
     system::die_with_parent().map_err(doing("tie the sandbox to its caller"))?;
+    system::wipe_arguments().map_err(doing("wipe the command line"))?;
     system::set_umask(0);
     system::raise_files_limit();
     let plan = read_plan(&birth.plan).map_err(doing("read the plan"))?;
@@ -73,12 +74,13 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
         stage.perform(operation).map_err(|error| Failure { operation: operation.to_string(), error })?;
     }
     let (store, build) = stage.results().map_err(doing("open the store directory"))?;
+    let processes = stage.processes().map_err(doing("open `/proc`"))?;
     drop(stage);
     wire::report(&birth.caller, &Report::Ready, &[store.as_fd(), build.as_fd()])
         .map_err(doing("hand over the store directory"))?;
     let children = system::children_descriptor().map_err(doing("watch processes"))?;
     let (pid, supervisor) =
-        start_builder(&plan, &birth.caller, &birth.log, builtins).map_err(doing("start the builder"))?;
+        start_builder(&plan, &birth.caller, &birth.log, processes, builtins).map_err(doing("start the builder"))?;
     drop((birth.log, plan));
     let watch = Watch { caller: &birth.caller, children: &children, supervisor };
     let status = watch.until_end(pid).map_err(doing("watch the builder"))?;
@@ -109,13 +111,14 @@ fn start_builder(
     plan: &Plan,
     caller: &OwnedFd,
     log: &OwnedFd,
+    processes: OwnedFd,
     builtins: zygote::Builtins,
 ) -> io::Result<(i32, Option<Supervisor>)> {
     let (mut ours, mut theirs) = (None, None);
     if plan.supervision.is_needed() {
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // Found now, because soon init cannot look into itself either.
-        ours = Some((pair.0, Patches::find(&plan.supervision)?));
+        ours = Some((pair.0, Patches::find(&plan.supervision, processes.try_clone()?)?));
         theirs = Some(pair.1);
     }
     // From here on nothing in the sandbox may look into init.
@@ -123,7 +126,7 @@ fn start_builder(
     match system::fork()? {
         Fork::Child => {
             drop(ours);
-            builder::become_builder(plan, &Birth { caller, log, supervisor: theirs }, builtins)
+            builder::become_builder(plan, &Birth { caller, log, processes: &processes, supervisor: theirs }, builtins)
         }
         Fork::Parent { child } => {
             drop(theirs);

@@ -22,6 +22,8 @@ pub(super) struct Stage {
     sources: Vec<OwnedFd>,
     root: Option<OwnedFd>,
     scratch: Option<OwnedFd>,
+    /// `/proc`, writable, also when the build sees it read-only.
+    processes: Option<OwnedFd>,
     /// Whether this process may drop all its groups.
     may_drop_groups: bool,
 }
@@ -70,7 +72,12 @@ impl Stage {
 
     fn perform_late(&mut self, operation: &Operation) -> io::Result<()> {
         match operation {
-            Operation::MountProcesses { at } => attach(&mount("proc", &[])?, self.root()?, at),
+            Operation::MountProcesses { at } => {
+                let processes = mount("proc", &[])?;
+                attach(&processes, self.root()?, at)?;
+                self.processes = Some(processes);
+                Ok(())
+            }
             Operation::MountTerminals { at } => {
                 let options = [("ptmxmode", "0666".to_owned()), ("mode", "620".to_owned())];
                 attach(&mount("devpts", &options)?, self.root()?, at)
@@ -98,6 +105,11 @@ impl Stage {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let store = openat(self.scratch()?, SCRATCH_STORE, flags, Mode::empty())?;
         Ok((store, openat(self.scratch()?, SCRATCH_BUILD, flags, Mode::empty())?))
+    }
+
+    /// `/proc`, as init may use it.
+    pub(super) fn processes(&mut self) -> io::Result<OwnedFd> {
+        self.processes.take().ok_or_else(|| io::Error::other("there is no `/proc` yet"))
     }
 
     fn root(&self) -> io::Result<BorrowedFd<'_>> {

@@ -425,6 +425,20 @@ pub(super) fn wipe_environment() {
     }
 }
 
+/// Wipes the text of the command line, which tells the build paths and choices of the caller: everybody may read that
+/// of process 1.
+pub(super) fn wipe_arguments() -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in brackets, may hold anything; the numbers after it begin with the third field.
+    let numbers = stat.rsplit_once(')').map_or("", |(_, numbers)| numbers);
+    let field = |number: usize| numbers.split_whitespace().nth(number - 3).and_then(|text| text.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (field(48), field(49)) else { return Err(io::ErrorKind::InvalidData.into()) };
+    // SAFETY: between these addresses the kernel put the arguments' text, in writable memory of this process; it is
+    // single-threaded, and nothing holds references to that text: the standard library copies what it is asked for.
+    unsafe { ptr::write_bytes(start as *mut u8, 0, end.saturating_sub(start)) };
+    Ok(())
+}
+
 unsafe extern "C" {
     static environ: *mut *mut c_char;
 }

@@ -4,8 +4,11 @@
 //! Here its functions are overwritten by plain system calls, in the memory of a program that has just started.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::super::operations::Supervision;
 use super::system;
@@ -13,14 +16,19 @@ use super::system;
 const AT_RANDOM: u64 = 25;
 const AT_SYSINFO_EHDR: u64 = 33;
 
-/// What to write where: offsets into the vDSO and code.
-pub(super) struct Patches(Vec<(u64, Vec<u8>)>);
+/// What to write where.
+pub(super) struct Patches {
+    /// Offsets into the vDSO and code.
+    code: Vec<(u64, Vec<u8>)>,
+    /// `/proc`, writable: only there can code be overwritten that is mapped read-only.
+    processes: OwnedFd,
+}
 
 impl Patches {
     /// Finds the functions in this process's own vDSO, which every process of this kernel shares.
-    pub(super) fn find(wanted: &Supervision) -> io::Result<Self> {
+    pub(super) fn find(wanted: &Supervision, processes: OwnedFd) -> io::Result<Self> {
         let (clock, random) = (wanted.clock.is_some(), wanted.random.is_some());
-        let base = auxiliary("self")?.0.ok_or_else(|| unsupported("this kernel has no vDSO"))?;
+        let base = auxiliary(&processes, "self")?.0.ok_or_else(|| unsupported("this kernel has no vDSO"))?;
         let image = own_image(base)?;
         let mut patches = Vec::new();
         for (name, code) in replacements(clock, random)? {
@@ -30,16 +38,17 @@ impl Patches {
         if clock && patches.is_empty() {
             return Err(unsupported("the vDSO of this kernel has no functions to replace"));
         }
-        Ok(Self(patches))
+        Ok(Self { code: patches, processes })
     }
 
     /// Applies them to a process that waits; also replaces the random bytes it was started with, if given.
     pub(super) fn apply(&self, process: i32, random: Option<[u8; 16]>) -> io::Result<()> {
-        let (vdso, random_at) = auxiliary(&process.to_string())?;
-        let memory = fs::OpenOptions::new().write(true).open(format!("/proc/{process}/mem"))?;
+        let (vdso, random_at) = auxiliary(&self.processes, &process.to_string())?;
+        let memory = open(&self.processes, &format!("{process}/mem"), OFlags::WRONLY)?;
         if let Some(base) = vdso {
-            for (offset, code) in &self.0 {
-                memory.write_all_at(code, base + offset)?;
+            for (offset, code) in &self.code {
+                // A program may have been told a false place, so this sum may be any.
+                memory.write_all_at(code, base.wrapping_add(*offset))?;
             }
         }
         if let (Some(at), Some(bytes)) = (random_at, random) {
@@ -54,11 +63,16 @@ fn unsupported(why: &'static str) -> io::Error {
 }
 
 /// Where a process has its vDSO and its random bytes.
-fn auxiliary(process: &str) -> io::Result<(Option<u64>, Option<u64>)> {
-    let bytes = fs::read(format!("/proc/{process}/auxv"))?;
+fn auxiliary(processes: &OwnedFd, process: &str) -> io::Result<(Option<u64>, Option<u64>)> {
+    let mut bytes = Vec::new();
+    open(processes, &format!("{process}/auxv"), OFlags::RDONLY)?.read_to_end(&mut bytes)?;
     let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
     let find = |key| words.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1]);
     Ok((find(AT_SYSINFO_EHDR), find(AT_RANDOM)))
+}
+
+fn open(processes: &OwnedFd, path: &str, access: OFlags) -> io::Result<fs::File> {
+    Ok(openat(processes, path, access | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 fn word(bytes: &[u8]) -> u64 {
@@ -144,8 +158,9 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_clock_of_this_kernel_is_found() {
-        let patches = Patches::find(&Supervision { clock: Some(1), random: Some(1) }).unwrap();
-        assert!(patches.0.len() >= 3, "{}", patches.0.len());
+        let processes = openat(rustix::fs::CWD, "/proc", OFlags::PATH, Mode::empty()).unwrap();
+        let patches = Patches::find(&Supervision { clock: Some(1), random: Some(1) }, processes).unwrap();
+        assert!(patches.code.len() >= 3, "{}", patches.code.len());
     }
 
     #[test]
