@@ -316,7 +316,7 @@ impl Part {
         progress: Progress<'_>,
     ) -> Result<(), DownloadError> {
         let mut hasher = self.hash_prefix(stream.offset)?;
-        self.record_origin(&Origin { url: url.to_string(), validator: stream.validator.clone() })?;
+        self.record_origin(&Origin { url: display(url), validator: stream.validator.clone() })?;
         let limit = Limit { most: wanted.size.unwrap_or(MAX_UNKNOWN), exact: wanted.size };
         let offset = stream.offset;
         drain(stream, &mut (&mut hasher, &mut self.file, &self.path), offset, limit, progress)?;
@@ -334,7 +334,7 @@ impl Part {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        let usable = from > 0 && wanted.size.is_none_or(|size| from < size) && origin.url == url.as_str();
+        let usable = from > 0 && wanted.size.is_none_or(|size| from < size) && origin.url == display(url);
         match origin.validator {
             Some(validator) if usable => Ok(Some(Resume { from, validator })),
             _ => Ok(None),

@@ -237,6 +237,16 @@ fn credentials_go_to_their_own_host_only() {
 }
 
 #[test]
+fn passwords_are_not_written_down() {
+    let fixture = Fixture::new(|_| Reply::ok(CONTENT).cut(5));
+    let url = Url::parse(&fixture.server.url("/f").replace("http://", "http://u:p@")).unwrap();
+    let downloads = Downloads::open(fixture.directory.path()).unwrap();
+    downloads.fetch(&Client::new(impatient()), &url, &fixture.wanted, &|_, _| {}).unwrap_err();
+    let left = std::fs::read_to_string(fixture.path(&format!("{}.from", fixture.wanted.sha256.to_hex()))).unwrap();
+    assert!(left.contains("/f") && !left.contains("u:p"), "{left}");
+}
+
+#[test]
 fn several_processes_want_one_file() {
     let fixture = Fixture::new(|request| Reply::file(request, CONTENT, "\"v1\""));
     std::thread::scope(|scope| {
