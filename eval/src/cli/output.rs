@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::Failure;
+use crate::terminal::printable_lines;
 
 /// Writes data to standard output. A reader that has gone away (`| head`) is no failure.
 pub(super) fn data(bytes: &[u8]) -> Result<(), Failure> {
@@ -32,7 +33,7 @@ pub(super) fn record(value: &Value) {
     let _ = json(value);
 }
 
-/// Writes to standard error; there is nowhere to report a failure to do so.
+/// Writes to standard error; there is nowhere to report a failure to do so. What could drive a terminal is replaced.
 pub(super) fn message(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(printable_lines(text).as_bytes());
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ampoule_derivations::derivation::{Derivation, Output, output_path_name};
 use ampoule_store::content_address::ContentAddress;
 use ampoule_store::hash::Sha256Digest;
-use ampoule_store::local::{AddFixedError, LocalStore, Registration, Staged};
+use ampoule_store::local::{AddFixedError, LocalStore, Registration, StageError, Staged};
 use ampoule_store::path::{StoreDir, StorePath};
 
 use super::environment::{Environment, environment};
@@ -56,11 +56,15 @@ impl Run<'_> {
         let inputs: Vec<StorePath> = self.inputs.iter().cloned().collect();
         let closure = self.store.closure(&inputs).map_err(|error| machine("find the closure of the inputs", &error))?;
         let spec = self.spec(&scratch, &closure)?;
+        let before = self.identities(&closure)?;
         let outcome = self.engine.run(&spec, log).map_err(|error| {
             let mut failure = machine("set up the sandbox", &error);
             failure.hint = error.hint().map(str::to_owned);
             failure
         })?;
+        if self.identities(&closure)? != before {
+            return Err(Failure::machine("an input was replaced in the store while the build used it"));
+        }
         if !outcome.exit.success() {
             return Err(self.exit_failure(&outcome));
         }
@@ -70,6 +74,15 @@ impl Run<'_> {
             failure
         })?;
         Ok(Made { outputs, started_at, duration, log: None })
+    }
+
+    /// Which files the inputs are. A build whose inputs somebody deletes meanwhile may end well, with wrong outputs.
+    fn identities(&self, closure: &BTreeSet<StorePath>) -> Result<Vec<(u64, u64)>, Failure> {
+        let identity = |path: &StorePath| match rustix::fs::lstat(self.store.physical_path(path)) {
+            Ok(stat) => Ok((stat.st_dev, stat.st_ino)),
+            Err(error) => Err(machine(&format!("find the input `{path}`, which the build needs"), &error)),
+        };
+        closure.iter().map(identity).collect()
     }
 
     /// Where the builder is told to make each output: the final path where it is known, else a path that stands for it.
@@ -175,6 +188,7 @@ impl Run<'_> {
     ) -> Result<BTreeMap<String, Registration>, Failure> {
         candidates.extend(scratch.values().cloned());
         let mut staged = BTreeMap::new();
+        let mut left = self.limits.output_bytes;
         for (name, path) in scratch {
             let entry = OsStr::new(path.base_name());
             if let Err(rustix::io::Errno::NOENT) =
@@ -185,8 +199,9 @@ impl Run<'_> {
             }
             let object = self
                 .store
-                .stage_from_fd(outcome.store.as_fd(), entry, &candidates, Some(path))
-                .map_err(|error| Failure::build(format!("output `{name}`: {}", chain(&error))))?;
+                .stage_from_fd(outcome.store.as_fd(), entry, &candidates, Some(path), left)
+                .map_err(|error| unstaged(name, &error))?;
+            left = left.saturating_sub(object.nar_size());
             staged.insert(name.clone(), object);
         }
         self.place(staged, scratch)
@@ -245,6 +260,18 @@ impl Run<'_> {
             }
             Err(error) => Err(Failure::build(format!("output `{output}`: {}", chain(&error)))),
         }
+    }
+}
+
+/// Why an output did not get into the store: usually its builder's fault, but not if the disk is full.
+fn unstaged(output: &str, error: &StageError) -> Failure {
+    let message = format!("output `{output}`: {}", chain(error));
+    match error {
+        StageError::File(_) => Failure::machine(message),
+        StageError::TooLarge { .. } => Failure::build(message).hint(
+            "files count with their holes, and once for each of their names; `--max-output-size BYTES` allows more",
+        ),
+        _ => Failure::build(message),
     }
 }
 

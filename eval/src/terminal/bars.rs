@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::lines::verb;
-use super::{duration, printable};
+use super::{duration, printable, printable_lines};
 use crate::reporter::{Activity, ActivityId, Event, Reporter};
 
 /// Draws one bar for each running activity on standard error, and leaves a line behind for each build.
@@ -65,7 +65,7 @@ impl Bars {
 
     fn say(&self, line: &str) {
         // A terminal that went away must not stop the work.
-        let _ = self.all.println(line);
+        let _ = self.all.println(printable_lines(line));
     }
 }
 

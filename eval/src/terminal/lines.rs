@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::{Verbosity, bytes, duration, printable};
+use super::{Verbosity, bytes, duration, printable, printable_lines};
 use crate::reporter::{Activity, ActivityId, Event, Reporter};
 
 /// Writes one line to standard error for each thing worth knowing.
@@ -68,7 +68,7 @@ impl Reporter for Lines {
     fn report(&self, event: Event) {
         if let Some(line) = self.line(&event) {
             // A reader that went away must not stop the work.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(&line));
         }
     }
 }

@@ -62,6 +62,11 @@ pub fn printable(line: &str) -> String {
     line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+/// As [`printable`], for text of several lines: messages quote names that a build or an archive chose.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +88,6 @@ mod tests {
     #[test]
     fn a_build_cannot_drive_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\tc\r"), "a\u{fffd}[2Jb\tc\u{fffd}");
+        assert_eq!(printable_lines("a\u{9b}\nb\u{1b}\n"), "a\u{fffd}\nb\u{fffd}\n");
     }
 }

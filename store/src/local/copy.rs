@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::descent::{Descent, entries, open_directory, permit_owner};
-use super::failure::FileError;
+use super::failure::{FileError, on_one_line};
 use super::rewrite::Rewriter;
 use crate::nar::{EncodeError, Encoder};
 use crate::path::HASH_PART_LENGTH;
@@ -26,21 +26,29 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     /// The tree holds something that is neither a regular file, a directory, nor a symbolic link.
-    #[error("`{}` is a {kind}, which a store object cannot hold", path.display())]
+    #[error("`{}` is a {kind}, which a store object cannot hold", on_one_line(path))]
     Unsupported {
         /// Where it is, from the tree's root.
         path: PathBuf,
         /// What it is.
         kind: &'static str,
     },
+    /// Its files together hold more bytes than was allowed: holes and further names of a file count in full.
+    #[error("`{}` takes the tree past {limit} bytes", on_one_line(path))]
+    TooLarge {
+        /// The file that was too much, from the tree's root.
+        path: PathBuf,
+        /// What was allowed.
+        limit: u64,
+    },
     /// Something changed the tree while it was being copied.
-    #[error("`{}` changed while it was being copied", path.display())]
+    #[error("`{}` changed while it was being copied", on_one_line(path))]
     Changed {
         /// Where, from the tree's root.
         path: PathBuf,
     },
     /// It has no archive: its names cannot be, or its size was not what it said.
-    #[error("`{}` has no archive", path.display())]
+    #[error("`{}` has no archive", on_one_line(path))]
     Archive {
         /// Where, from the tree's root.
         path: PathBuf,
@@ -84,6 +92,8 @@ pub(super) struct Manner<'a> {
     pub(super) rewriter: &'a Rewriter,
     /// Whether new files get the mode that is asked for.
     pub(super) modes_are_kept: bool,
+    /// The most bytes that all files together may have.
+    pub(super) limit: u64,
 }
 
 /// Copies what `source` names to `target`, which must not exist, and writes its NAR to `sink`.
@@ -96,7 +106,7 @@ pub(super) fn copy_tree<W: Write>(
     sink: W,
     manner: Manner<'_>,
 ) -> Result<(Kind, W), StageError> {
-    let mut copier = Copier { manner, nar: Encoder::new(sink), chunk: vec![0; CHUNK] };
+    let mut copier = Copier { manner, nar: Encoder::new(sink), chunk: vec![0; CHUNK], left: manner.limit };
     let mut walk = Walk::default();
     let root = Node { from: source_name.to_owned(), to: target_name.to_owned(), kind: FileType::Unknown };
     let copied = copier.copy_node(source, target, &root).map_err(|trouble| trouble.at(source_name.into()))?;
@@ -140,10 +150,12 @@ impl Walk {
         match copied {
             Copied::Leaf(kind) => Ok(kind),
             Copied::Directory(source, target, children) => {
-                let path = self.source.path_of(&node.from);
-                let fail = |source| FileError::new("enter", &path, source);
-                self.source.push(&node.from, source).map_err(fail)?;
-                self.target.push(&node.to, target).map_err(fail)?;
+                // The path is put together for an error only: for every level of a deep tree it would take for ever.
+                if let Err(error) =
+                    self.source.push(&node.from, source).and_then(|()| self.target.push(&node.to, target))
+                {
+                    return Err(FileError::new("enter", self.source.path(), error).into());
+                }
                 self.levels.push(children.into_iter());
                 Ok(Kind::Directory)
             }
@@ -155,6 +167,8 @@ struct Copier<'a, W: Write> {
     manner: Manner<'a>,
     nar: Encoder<W>,
     chunk: Vec<u8>,
+    /// Bytes that files may still have.
+    left: u64,
 }
 
 impl<W: Write> Copier<'_, W> {
@@ -182,9 +196,8 @@ impl<W: Write> Copier<'_, W> {
             .map_err(Trouble::failed("finish the copy of"))
             .and_then(|()| self.nar.end_directory().map_err(Trouble::Unhashed))
             .map_err(|trouble| trouble.at(walk.source.path()))?;
-        let path = walk.source.path();
         let left = walk.source.pop().and_then(|()| walk.target.pop());
-        Ok(left.map_err(|source| FileError::new("leave", path, source))?)
+        Ok(left.map_err(|source| FileError::new("return to", walk.source.path(), source))?)
     }
 
     fn copy_node(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, node: &Node) -> Result<Copied, Trouble> {
@@ -219,6 +232,8 @@ impl<W: Write> Copier<'_, W> {
             return Err(Trouble::Changed);
         }
         let size = u64::try_from(stat.st_size).map_err(|_| Trouble::Changed)?;
+        // Known before a byte is written: a file with holes may claim far more than any disk has.
+        self.left = self.left.checked_sub(size).ok_or(Trouble::TooLarge(self.manner.limit))?;
         let executable = stat.st_mode & 0o100 != 0;
         let mode = Mode::from_raw_mode(if executable { 0o555 } else { 0o444 });
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -306,6 +321,7 @@ impl<W: Write> Copier<'_, W> {
 /// What went wrong with a node, by one that does not know its path.
 enum Trouble {
     Unsupported(&'static str),
+    TooLarge(u64),
     Changed,
     Failed(&'static str, Errno),
     Unhashed(EncodeError),
@@ -323,6 +339,7 @@ impl Trouble {
     fn at(self, path: PathBuf) -> StageError {
         match self {
             Self::Unsupported(kind) => StageError::Unsupported { path, kind },
+            Self::TooLarge(limit) => StageError::TooLarge { path, limit },
             Self::Changed => StageError::Changed { path },
             Self::Failed(action, source) => FileError::new(action, path, source).into(),
             Self::Unhashed(source) => StageError::Archive { path, source },

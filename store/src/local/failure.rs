@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A system call on a file of the store, or of a tree being added to it, failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} `{}`", path.display())]
+#[error("cannot {action} `{}`", on_one_line(path))]
 pub struct FileError {
     /// What was tried, as a verb: `open`, `rename`.
     pub action: &'static str,
@@ -25,6 +25,11 @@ impl FileError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
+}
+
+/// A path for a message. Builders choose names, so what could end the line or drive a terminal is replaced.
+pub(super) fn on_one_line(path: &Path) -> String {
+    path.to_string_lossy().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The store's database refused a statement.

@@ -76,5 +76,5 @@ pub(super) fn register(store: &LocalStore, registration: Registration) -> PathIn
 /// Stages a tree as a build's output.
 pub(super) fn stage(store: &LocalStore, tree: &Path) -> Result<Staged, StageError> {
     let parent = std::fs::File::open(tree.parent().unwrap()).unwrap();
-    store.stage_from_fd(parent.as_fd(), tree.file_name().unwrap(), &BTreeSet::new(), None)
+    store.stage_from_fd(parent.as_fd(), tree.file_name().unwrap(), &BTreeSet::new(), None, u64::MAX)
 }

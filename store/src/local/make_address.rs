@@ -326,7 +326,7 @@ mod tests {
     fn stage(store: &LocalStore, tree: &Path, candidates: &[StorePath], own: &StorePath) -> Staged {
         let parent = fs::File::open(tree.parent().unwrap()).unwrap();
         let candidates = candidates.iter().cloned().collect();
-        store.stage_from_fd(parent.as_fd(), tree.file_name().unwrap(), &candidates, Some(own)).unwrap()
+        store.stage_from_fd(parent.as_fd(), tree.file_name().unwrap(), &candidates, Some(own), u64::MAX).unwrap()
     }
 
     fn store_path(text: &str) -> StorePath {

@@ -180,7 +180,13 @@ fn whole_life(home: &Path) {
     fs::write(rewritten.join("me"), scratch.to_string()).unwrap();
     let parent = fs::File::open(home).unwrap();
     let staged = store
-        .stage_from_fd(std::os::fd::AsFd::as_fd(&parent), OsStr::new("self"), &BTreeSet::new(), Some(&scratch))
+        .stage_from_fd(
+            std::os::fd::AsFd::as_fd(&parent),
+            OsStr::new("self"),
+            &BTreeSet::new(),
+            Some(&scratch),
+            u64::MAX,
+        )
         .unwrap();
     let made = store.into_content_addressed(staged, "self", &scratch).unwrap();
     store.register(vec![made.registration(None)]).unwrap();

@@ -114,19 +114,28 @@ impl LocalStore {
     /// Copies what `entry` names in the directory `parent`, and finds which of `candidates` it refers to.
     ///
     /// `own` is the path under which the object was made, if its maker could know it. The tree must be the caller's to
-    /// change: files that their owner may not read are made readable.
+    /// change: files that their owner may not read are made readable. All its files together may have `limit` bytes, as
+    /// they are copied: a file of holes, or one with a thousand names, takes no room where it is, but much in the store.
     ///
     /// # Errors
-    /// When the tree holds a socket, pipe or device, changes meanwhile, or cannot be read or written; a full disk is a
-    /// [`StageError::File`]. Nothing is left behind.
+    /// When the tree holds a socket, pipe or device, is too large, changes meanwhile, or cannot be read or written; a full
+    /// disk is a [`StageError::File`]. Nothing is left behind.
     pub fn stage_from_fd(
         &self,
         parent: BorrowedFd<'_>,
         entry: &OsStr,
         candidates: &BTreeSet<StorePath>,
         own: Option<&StorePath>,
+        limit: u64,
     ) -> Result<Staged, StageError> {
-        self.stage_copy((parent, entry), Access::MayBeGranted, &Rewriter::default(), candidates, own)
+        let place = self.new_place()?;
+        let manner = Manner {
+            access: Access::MayBeGranted,
+            rewriter: &Rewriter::default(),
+            modes_are_kept: place.session.modes_are_kept,
+            limit,
+        };
+        copy_to(place, (parent, entry), manner, candidates, own)
     }
 
     /// Copies the tree at `path`, which is left as it is; a link at `path` itself is copied as a link. Nothing is scanned for.
@@ -187,18 +196,8 @@ impl LocalStore {
         own: Option<&StorePath>,
     ) -> Result<Staged, StageError> {
         let place = self.new_place()?;
-        let sink = Tee(Sha256Hasher::new(), ReferenceScanner::new(candidates, own));
-        let manner = Manner { access, rewriter, modes_are_kept: place.session.modes_are_kept };
-        let (kind, Tee(hasher, scanner)) = copy_tree(source, place.get(), sink, manner)?;
-        let scan = scanner.finish();
-        Ok(Staged {
-            place,
-            kind,
-            nar_size: hasher.length(),
-            nar_hash: hasher.finish(),
-            references: scan.found,
-            self_reference: !scan.own_offsets.is_empty(),
-        })
+        let manner = Manner { access, rewriter, modes_are_kept: place.session.modes_are_kept, limit: u64::MAX };
+        copy_to(place, source, manner, candidates, own)
     }
 
     /// An unused name in the staging directory.
@@ -217,6 +216,27 @@ impl LocalStore {
         *session = Some(Arc::clone(&started));
         Ok(started)
     }
+}
+
+/// Copies a tree to a place of the staging directory.
+fn copy_to(
+    place: Place,
+    source: (BorrowedFd<'_>, &OsStr),
+    manner: Manner<'_>,
+    candidates: &BTreeSet<StorePath>,
+    own: Option<&StorePath>,
+) -> Result<Staged, StageError> {
+    let sink = Tee(Sha256Hasher::new(), ReferenceScanner::new(candidates, own));
+    let (kind, Tee(hasher, scanner)) = copy_tree(source, place.get(), sink, manner)?;
+    let scan = scanner.finish();
+    Ok(Staged {
+        place,
+        kind,
+        nar_size: hasher.length(),
+        nar_hash: hasher.finish(),
+        references: scan.found,
+        self_reference: !scan.own_offsets.is_empty(),
+    })
 }
 
 /// Writes a regular file in its final form.
@@ -261,6 +281,9 @@ mod tests {
         };
         mkfifoat(&directory, "pipe", Mode::RWXU).unwrap();
         check("pipe", "named pipe");
+        mkfifoat(&directory, "\u{1b}[2J\nerror: forged", Mode::RWXU).unwrap();
+        assert!(stage(&store, &tree).unwrap_err().to_string().contains("/dev/\u{fffd}[2J\u{fffd}error: forged`"));
+        fs::remove_file(tree.join("dev/\u{1b}[2J\nerror: forged")).unwrap();
         // A socket's address may not be longer than 107 bytes.
         let socket = format!("/proc/self/fd/{}/socket", std::os::fd::AsRawFd::as_raw_fd(&directory));
         let _listener = UnixListener::bind(socket).unwrap();
@@ -272,6 +295,29 @@ mod tests {
             check("loop", "block device");
         }
         assert!(home.staged_names().is_empty(), "a refused tree leaves nothing");
+    }
+
+    #[test]
+    fn holes_and_further_names_count_in_full() {
+        let home = Home::new();
+        let store = home.open();
+        let sources = home.sources();
+        fs::create_dir(sources.join("holes")).unwrap();
+        File::create(sources.join("holes/big")).unwrap().set_len(1 << 40).unwrap();
+        fs::create_dir(sources.join("names")).unwrap();
+        fs::write(sources.join("names/0"), [0; 1000]).unwrap();
+        for number in 1..10 {
+            fs::hard_link(sources.join("names/0"), sources.join(format!("names/{number}"))).unwrap();
+        }
+        let parent = File::open(&sources).unwrap();
+        let stage = |name: &str, limit| {
+            let staged = store.stage_from_fd(parent.as_fd(), OsStr::new(name), &BTreeSet::new(), None, limit);
+            staged.map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(stage("holes", 1 << 30), Err(format!("`holes/big` takes the tree past {} bytes", 1 << 30)));
+        assert_eq!(stage("names", 9_999), Err("`names/9` takes the tree past 9999 bytes".to_owned()));
+        assert_eq!(stage("names", 10_000), Ok(()));
+        assert!(home.staged_names().is_empty(), "what was too much is gone again");
     }
 
     #[test]
@@ -363,7 +409,8 @@ mod tests {
         symlink(format!("/nix/store/{link}"), tree.join("link")).unwrap();
         let candidates = [&content, &name, &link, &absent].map(Clone::clone).into();
         let parent = File::open(home.sources()).unwrap();
-        let stage = || store.stage_from_fd(parent.as_fd(), OsStr::new("tree"), &candidates, Some(&own)).unwrap();
+        let stage =
+            || store.stage_from_fd(parent.as_fd(), OsStr::new("tree"), &candidates, Some(&own), u64::MAX).unwrap();
         assert_eq!(*stage().references(), [content, name, link].into());
         assert!(!stage().self_reference());
         fs::write(tree.join("self"), own.hash_part()).unwrap();
