@@ -195,7 +195,7 @@ sh(
     script = f"cat {note} {part} $own $listed > $out",
     env = {"own": file("own.txt"), "listed": [note, part]},
 )
-sh(name = "apart", script = "ls /nix/store | sort > $out; cat %s >> $out" % note)
+sh(name = "apart", script = "seen=$(ls /nix/store); echo \"$seen\" > $out; cat %s >> $out" % note)
 "#;
     let Some(workspace) = Workspace::with_tools(recipe) else { return };
     workspace.write("own.txt", "from a file\n");

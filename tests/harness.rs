@@ -213,6 +213,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A command that takes a day and that no other run of these tests has.
+pub fn long_sleep(number: u32) -> String {
+    format!("sleep {}", 100_000_000 + u64::from(std::process::id()) * 10 + u64::from(number))
+}
+
 /// Processes whose command line holds this text.
 pub fn processes_with(text: &str) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();

@@ -1,21 +1,20 @@
 //! What several processes at once, Ctrl-C and `kill -9` leave behind: a whole store and no process.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::harness::{Ran, Workspace, processes_with, wait_until};
+use crate::harness::{Ran, Workspace, long_sleep, processes_with, wait_until};
 
 fn finish(child: Child) -> Ran {
     Ran::from(child.wait_with_output().unwrap())
 }
 
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap()).unwrap()
 }
 
 #[test]
@@ -33,18 +32,22 @@ fn two_processes_that_want_the_same_build_it_once() {
 
 #[test]
 fn interrupted_by_ctrl_c() {
-    let recipe = r#"sh(name = "endless", script = "echo begun; sleep 86399")"#;
-    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    let sleep = long_sleep(0);
+    let recipe = format!("sh(name = \"endless\", script = \"echo begun; {sleep}\")");
+    let Some(workspace) = Workspace::with_tools(&recipe) else { return };
     for stop in [Signal::INT, Signal::TERM] {
-        let child = workspace.start(&["build", "//:endless"]);
-        wait_until("the build has begun", || !processes_with("sleep 86399").is_empty());
-        signal(&child, stop);
+        let mut command = workspace.command();
+        command.args(["build", "//:endless"]).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        wait_until("the build has begun", || !processes_with(&sleep).is_empty());
+        // As a terminal does it: to the whole group.
+        kill_process_group(pid(&child), stop).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.signal(), None, "killed by the signal, not stopped by it");
         let ran = Ran::from(output);
         assert_eq!(ran.code, 130, "{}", ran.stderr);
         ran.says(&["interrupted"]);
-        wait_until("its processes are gone", || processes_with("sleep 86399").is_empty());
+        wait_until("its processes are gone", || processes_with(&sleep).is_empty());
     }
     // What was left behind is no obstacle, and is cleared away.
     workspace.rewrite(r#"sh(name = "short", script = "echo > $out")"#);

@@ -1,6 +1,6 @@
 //! Builds that want too much, and builds that make too little.
 
-use crate::harness::{Workspace, processes_with, wait_until};
+use crate::harness::{Workspace, long_sleep, processes_with, wait_until};
 
 /// Builds one script, which fails with this code, and insists on the words; the store stays whole and no process stays.
 fn fails(code: i32, script: &str, options: &[&str], words: &[&str]) {
@@ -15,16 +15,18 @@ fn fails(code: i32, script: &str, options: &[&str], words: &[&str]) {
 
 #[test]
 fn one_that_never_ends() {
-    let script = "echo still here; sleep 86398 & while :; do :; done";
-    fails(101, script, &["--timeout", "2"], &["stopped after 2 seconds", "| still here", "hint: ", "--timeout"]);
-    wait_until("its processes are gone", || processes_with("sleep 86398").is_empty());
+    let sleep = long_sleep(1);
+    let script = format!("echo still here; {sleep} & while :; do :; done");
+    fails(101, &script, &["--timeout", "2"], &["stopped after 2 seconds", "| still here", "hint: ", "--timeout"]);
+    wait_until("its processes are gone", || processes_with(&sleep).is_empty());
 }
 
 #[test]
 fn one_that_is_silent() {
     let options = ["--max-silent-time", "1", "--timeout", "60"];
-    fails(101, "echo once; sleep 86397", &options, &["wrote nothing for 1 seconds", "--max-silent-time"]);
-    wait_until("its processes are gone", || processes_with("sleep 86397").is_empty());
+    let sleep = long_sleep(2);
+    fails(101, &format!("echo once; {sleep}"), &options, &["wrote nothing for 1 seconds", "--max-silent-time"]);
+    wait_until("its processes are gone", || processes_with(&sleep).is_empty());
 }
 
 #[test]
