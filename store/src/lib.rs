@@ -6,9 +6,10 @@
 //! - [`nar`] is the canonical form of a file system object, which hashes are taken over;
 //! - [`ReferenceScanner`](reference_scan::ReferenceScanner) finds which store paths an object refers to;
 //! - [`PathInfo`](path_info::PathInfo) is what is known of an object, and [`local`] the store that keeps objects;
-//! - [`export`] moves objects to a stock Nix.
+//! - [`cache`] reads and writes binary caches, whose words are [`narinfo`] and [`signature`];
+//! - [`export`] moves objects to a stock Nix, and [`import`] from one.
 //!
-//! **Effects**: [`local`] owns a directory of the file system; [`nar`] reads and writes the trees it is told to. The rest is functions on values.
+//! **Effects**: [`local`] owns a directory of the file system, [`cache`] writes one; [`nar`] reads and writes the trees it is told to. The rest is functions on values.
 //!
 //! **Uses**: no other room.
 //!
@@ -32,11 +33,15 @@
 //! ```
 
 pub mod base32;
+pub mod cache;
 pub mod content_address;
 pub mod export;
 pub mod hash;
+pub mod import;
 pub mod local;
 pub mod nar;
+pub mod narinfo;
 pub mod path;
 pub mod path_info;
 pub mod reference_scan;
+pub mod signature;

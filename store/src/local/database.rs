@@ -14,9 +14,19 @@ use super::Durability;
 use super::failure::{DatabaseError, FileError};
 use super::lock::{Patience, lock_file};
 
-/// The schema this program writes. A change of `schema.sql` raises it and adds the statements that lead there.
-const SCHEMA_VERSION: i64 = 1;
+/// Version one. It stays as it is: every change is one more of the statements below.
 const SCHEMA: &str = include_str!("schema.sql");
+/// What leads from each version to the next.
+const MIGRATIONS: &[&str] = &[
+    // Who vouches for an object, in Nix's form.
+    "CREATE TABLE signatures (
+        object    INTEGER NOT NULL REFERENCES objects (id) ON DELETE CASCADE,
+        signature TEXT NOT NULL,
+        PRIMARY KEY (object, signature)
+    ) STRICT, WITHOUT ROWID;",
+];
+/// The schema this program writes.
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// How long SQLite waits for another process before it answers "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,9 +88,9 @@ impl Database {
         let fail = |source| OpenDatabaseError::Database { path: path.clone(), source };
         let mut connection = retry("open", || connect(&path, durability)).map_err(fail)?;
         let mut version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
-        if version == 0 {
+        if version < SCHEMA_VERSION {
             let _creating = lock_creation(directory)?;
-            retry("create the schema", || create_schema(&mut connection, store_directory)).map_err(fail)?;
+            retry("create the schema", || bring_up_to_date(&mut connection, store_directory)).map_err(fail)?;
             version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
         }
         if version != SCHEMA_VERSION {
@@ -190,14 +200,24 @@ fn stored_directory(connection: &Connection) -> rusqlite::Result<String> {
     connection.query_row("SELECT value FROM settings WHERE name = 'store directory'", [], |row| row.get(0))
 }
 
-/// Creates the schema unless somebody else did since the version was read.
-fn create_schema(connection: &mut Connection, store_directory: &str) -> rusqlite::Result<()> {
+/// Creates the schema, or adds what an older one lacks, unless somebody else did since the version was read.
+fn bring_up_to_date(connection: &mut Connection, store_directory: &str) -> rusqlite::Result<()> {
     // Kept in the file; cannot be changed inside a transaction.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if schema_version(&transaction)? == 0 {
+    let mut version = schema_version(&transaction)?;
+    if version == 0 {
         transaction.execute_batch(SCHEMA)?;
         transaction.execute("INSERT INTO settings VALUES ('store directory', ?1)", [store_directory])?;
+        version = 1;
+    }
+    for (migration, leads_from) in MIGRATIONS.iter().zip(1..) {
+        if version == leads_from {
+            transaction.execute_batch(migration)?;
+            version += 1;
+        }
+    }
+    if version == SCHEMA_VERSION {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()
@@ -239,7 +259,20 @@ mod tests {
         let connection = Connection::open(home.path().join("store.sqlite")).unwrap();
         connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
         let newer = Database::open(home.path(), "/nix/store", Durability::Full).unwrap_err();
-        assert!(matches!(newer, OpenDatabaseError::NewerSchema { found: 2, known: 1, .. }), "{newer}");
+        assert!(matches!(newer, OpenDatabaseError::NewerSchema { found, known, .. } if found == known + 1), "{newer}");
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_brought_up_to_date() {
+        let home = tempfile::tempdir().unwrap();
+        let connection = Connection::open(home.path().join("store.sqlite")).unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        connection.execute("INSERT INTO settings VALUES ('store directory', '/nix/store')", []).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        let database = Database::open(home.path(), "/nix/store", Durability::Full).unwrap();
+        assert_eq!(database.read("x", schema_version).unwrap(), SCHEMA_VERSION);
+        database.read("x", |c| c.query_row("SELECT count(*) FROM signatures", [], |row| row.get::<_, i64>(0))).unwrap();
     }
 
     #[test]

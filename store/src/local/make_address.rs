@@ -297,7 +297,7 @@ impl LocalStore {
 }
 
 /// The SHA-256 of a staged object's archive with the hash part of `own` blanked out.
-fn hash_modulo(staged: &Staged, own: &StorePath) -> Result<Hash, DumpError> {
+pub(super) fn hash_modulo(staged: &Staged, own: &StorePath) -> Result<Hash, DumpError> {
     let mut hasher = HashModulo::new(Algorithm::Sha256, own);
     let (directory, entry) = staged.place();
     crate::nar::dump_at(directory, entry, &mut hasher)?;

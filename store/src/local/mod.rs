@@ -15,6 +15,7 @@ mod descent;
 mod failure;
 #[cfg(test)]
 mod fixture;
+mod foreign;
 mod layout;
 mod lock;
 mod logs;
@@ -26,7 +27,9 @@ mod realisations;
 mod register;
 mod remove;
 mod rewrite;
+mod signatures;
 mod stage;
+mod stage_archive;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +45,7 @@ pub use self::database::OpenDatabaseError;
 pub use self::delete::DeleteError;
 pub use self::derivations::{AddDerivationsError, DerivationRow, MaterialiseError};
 pub use self::failure::{DatabaseError, FileError};
+pub use self::foreign::RegisterForeignError;
 pub use self::lock::{LockError, PathLock};
 pub use self::logs::{LogError, LogReader, LogWriter};
 pub use self::make_address::{AddFixedError, AddressError, Addressed, HashMismatch};
@@ -49,6 +53,7 @@ pub use self::query::QueryError;
 pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
 pub use self::register::{RegisterError, Registration};
 pub use self::stage::Staged;
+pub use self::stage_archive::StageArchiveError;
 pub use self::verify::{Finding, VerifyError};
 
 /// A store under one directory of this machine.

@@ -24,12 +24,12 @@ use crate::reference_scan::{ReferenceScanner, Tee};
 /// An object that is ready to be registered: in the store's staging directory, canonical, hashed. Dropping it removes it.
 #[derive(Debug)]
 pub struct Staged {
-    place: Place,
-    kind: Kind,
-    nar_hash: Sha256Digest,
-    nar_size: u64,
-    references: BTreeSet<StorePath>,
-    self_reference: bool,
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    pub(super) nar_hash: Sha256Digest,
+    pub(super) nar_size: u64,
+    pub(super) references: BTreeSet<StorePath>,
+    pub(super) self_reference: bool,
 }
 
 impl Staged {
@@ -88,17 +88,17 @@ impl Staged {
 
 /// A name in the staging directory, and whatever has it. Dropping it removes that.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     session: Arc<Session>,
     name: OsString,
 }
 
 impl Place {
-    fn get(&self) -> (BorrowedFd<'_>, &OsStr) {
+    pub(super) fn get(&self) -> (BorrowedFd<'_>, &OsStr) {
         (self.session.fd(), &self.name)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.session.path().join(&self.name)
     }
 }
@@ -201,7 +201,7 @@ impl LocalStore {
     }
 
     /// An unused name in the staging directory.
-    fn new_place(&self) -> Result<Place, FileError> {
+    pub(super) fn new_place(&self) -> Result<Place, FileError> {
         let session = self.session()?;
         Ok(Place { name: session.new_name(), session })
     }

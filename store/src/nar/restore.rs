@@ -1,12 +1,12 @@
 //! Archives to the file system.
 
 use std::ffi::{CString, OsStr};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 
 use super::decode::{DecodeError, Decoder, Event};
 use super::directories::{DIRECTORY, DirectoryStack};
@@ -15,6 +15,12 @@ use super::wire::is_valid_name;
 const BUFFER_LENGTH: usize = 256 << 10;
 const NEW_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The time of everything in a store: one second after the epoch.
+const STORE_TIME: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 1, tv_nsec: 0 },
+    last_modification: Timespec { tv_sec: 1, tv_nsec: 0 },
+};
 
 /// Why an archive cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -48,19 +54,47 @@ pub enum RestoreError {
 /// # Errors
 /// When the stream is no archive by the rules of [`Decoder`], or something cannot be created.
 pub fn restore(archive: impl Read, parent: BorrowedFd<'_>, name: &OsStr) -> Result<u64, RestoreError> {
+    let source = BufReader::with_capacity(BUFFER_LENGTH, archive);
+    let decoder = restore_as(Form::Plain, source, parent, name)?;
+    decoder.finish().map_err(|source| RestoreError::Archive { path: name.into(), source })
+}
+
+/// As [`restore`], but in the form that objects have in a store, and without a look at what follows the archive.
+///
+/// Modes are 0444 and 0555 and all times one second; only a directory at the root stays writable, because moving one takes
+/// the right to write it.
+pub(crate) fn restore_object(archive: impl BufRead, parent: BorrowedFd<'_>, name: &OsStr) -> Result<u64, RestoreError> {
+    Ok(restore_as(Form::Object, archive, parent, name)?.offset())
+}
+
+fn restore_as<R: BufRead>(
+    form: Form,
+    source: R,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+) -> Result<Decoder<R>, RestoreError> {
     let mut restorer = Restorer {
-        decoder: Decoder::new(BufReader::with_capacity(BUFFER_LENGTH, archive)),
+        form,
+        decoder: Decoder::new(source),
         parent,
         directories: DirectoryStack::default(),
         path: name.as_bytes().to_owned(),
         starts: vec![0],
     };
     match restorer.run() {
-        Ok(()) => {}
-        Err(Fault::Archive(source)) => return Err(RestoreError::Archive { path: restorer.path(), source }),
-        Err(Fault::Write(source)) => return Err(RestoreError::Write { path: restorer.path(), source }),
+        Ok(()) => Ok(restorer.decoder),
+        Err(Fault::Archive(source)) => Err(RestoreError::Archive { path: restorer.path(), source }),
+        Err(Fault::Write(source)) => Err(RestoreError::Write { path: restorer.path(), source }),
     }
-    restorer.decoder.finish().map_err(|source| RestoreError::Archive { path: name.into(), source })
+}
+
+/// What becomes of modes and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// What the process gives new files.
+    Plain,
+    /// Those of store objects.
+    Object,
 }
 
 /// An error that does not yet know its path.
@@ -88,7 +122,8 @@ impl From<rustix::io::Errno> for Fault {
 }
 
 struct Restorer<'a, R> {
-    decoder: Decoder<BufReader<R>>,
+    form: Form,
+    decoder: Decoder<R>,
     parent: BorrowedFd<'a>,
     directories: DirectoryStack,
     /// Where the walk stands, from `parent`.
@@ -97,7 +132,7 @@ struct Restorer<'a, R> {
     starts: Vec<usize>,
 }
 
-impl<R: Read> Restorer<'_, R> {
+impl<R: BufRead> Restorer<'_, R> {
     fn run(&mut self) -> Result<(), Fault> {
         if !is_valid_name(&self.path) {
             return Err(Fault::Write(io::ErrorKind::InvalidInput.into()));
@@ -111,10 +146,15 @@ impl<R: Read> Restorer<'_, R> {
                 Event::Regular { executable, .. } => self.regular(executable)?,
                 Event::Symlink { target } => {
                     let name = last_component(&self.path, &self.starts)?;
-                    rustix::fs::symlinkat(target, self.directories.current().unwrap_or(self.parent), &*name)?;
+                    let above = self.directories.current().unwrap_or(self.parent);
+                    rustix::fs::symlinkat(target, above, &*name)?;
+                    if self.form == Form::Object {
+                        rustix::fs::utimensat(above, &*name, &STORE_TIME, AtFlags::SYMLINK_NOFOLLOW)?;
+                    }
                 }
                 Event::Directory => self.directory()?,
                 Event::EndDirectory => {
+                    self.finish_directory()?;
                     self.directories.pop()?;
                     let start = self.starts.pop().expect("a directory that ends has started");
                     self.path.truncate(start.saturating_sub(1));
@@ -135,6 +175,15 @@ impl<R: Read> Restorer<'_, R> {
         Ok(())
     }
 
+    /// Gives the open directory, whose entries are all made, its final form.
+    fn finish_directory(&self) -> Result<(), Fault> {
+        let Some(directory) = self.directories.current().filter(|_| self.form == Form::Object) else { return Ok(()) };
+        let is_root = self.starts.len() == 2;
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(if is_root { 0o755 } else { 0o555 }))?;
+        rustix::fs::futimens(directory, &STORE_TIME)?;
+        Ok(())
+    }
+
     fn regular(&mut self, executable: bool) -> Result<(), Fault> {
         let name = last_component(&self.path, &self.starts)?;
         let above = self.directories.current().unwrap_or(self.parent);
@@ -143,6 +192,10 @@ impl<R: Read> Restorer<'_, R> {
         loop {
             let piece = self.decoder.contents()?;
             if piece.is_empty() {
+                if self.form == Form::Object {
+                    rustix::fs::fchmod(&file, Mode::from_raw_mode(if executable { 0o555 } else { 0o444 }))?;
+                    rustix::fs::futimens(&file, &STORE_TIME)?;
+                }
                 return Ok(());
             }
             let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, piece))?;

@@ -1,0 +1,107 @@
+//! A cache's files in a directory of this machine: `file://` caches.
+#![expect(clippy::disallowed_methods, reason = "the cache is files")]
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::files::{Files, FilesError, NewFile};
+
+/// Files below a directory, which is made when the first file is.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    address: String,
+}
+
+impl Directory {
+    /// The files below this directory.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), address: format!("file://{}", root.display()) }
+    }
+
+    fn fail(&self, action: &'static str, name: &str) -> impl FnOnce(io::Error) -> FilesError {
+        move |error| FilesError::new(self, action, name, error)
+    }
+}
+
+impl Files for Directory {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn read(&self, name: &str, _expected: Option<u64>) -> Result<Option<Box<dyn Read + Send>>, FilesError> {
+        // Names come from parsers that refuse ways up; a question mark belongs to the network.
+        let path = self.root.join(name.split('?').next().unwrap_or_default());
+        let file = match File::open(path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            other => other.map_err(self.fail("open", name))?,
+        };
+        if !file.metadata().map_err(self.fail("open", name))?.is_file() {
+            return Err(self.fail("open", name)(ErrorKind::InvalidInput.into()));
+        }
+        Ok(Some(Box::new(file)))
+    }
+
+    fn contains(&self, name: &str) -> Result<bool, FilesError> {
+        self.root.join(name).try_exists().map_err(self.fail("look for", name))
+    }
+
+    fn create(&self) -> Result<Box<dyn NewFile + '_>, FilesError> {
+        let make = || {
+            fs::create_dir_all(&self.root)?;
+            tempfile::Builder::new().prefix(".new-").tempfile_in(&self.root)
+        };
+        Ok(Box::new(New { directory: self, file: make().map_err(self.fail("create", "a new file"))? }))
+    }
+
+    fn list(&self, directory: &str) -> Result<Vec<String>, FilesError> {
+        let entries = match fs::read_dir(self.root.join(directory)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(self.fail("list", directory))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(self.fail("list", directory))?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+struct New<'a> {
+    directory: &'a Directory,
+    file: NamedTempFile,
+}
+
+impl Write for New<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl NewFile for New<'_> {
+    fn publish(self: Box<Self>, name: &str) -> Result<(), FilesError> {
+        let Self { directory, file } = *self;
+        let target = directory.root.join(name);
+        let put = || {
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            // Temporary files are private; a cache is for others to read.
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.as_file().sync_data()?;
+            file.persist(&target).map_err(|error| error.error)?;
+            Ok(())
+        };
+        put().map_err(directory.fail("write", name))
+    }
+}
