@@ -237,7 +237,7 @@ impl fmt::Display for SourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pypi { name, version } => write!(f, "{name} {version}"),
-            Self::Url { name, .. } => f.write_str(name),
+            Self::Url { .. } => f.write_str("by address"),
             Self::Debian { architecture, name, version, .. } => write!(f, "{name}:{architecture} {version}"),
         }
     }

@@ -370,7 +370,7 @@ impl Resolver<'_> {
         let progress = |done, total| self.reporter.report(Event::Progress { id, done, total });
         let outcome = self.downloads.fetch_unknown(client, url, &progress);
         let success = outcome.is_ok();
-        let phrase = if success { "fetched" } else { "failed" };
+        let phrase = if success { "fetched" } else { "" };
         self.reporter.report(Event::Finished { id, success, outcome: phrase.to_owned() });
         outcome
     }

@@ -89,7 +89,11 @@ fn finished_line(entry: &Running, success: bool, outcome: &str) -> String {
         (Activity::Download, Some(total)) => format!(", {}", bytes(total)),
         _ => String::new(),
     };
-    let mark = if success { "" } else { "failed: " };
+    let mark = match (success, outcome) {
+        (true, _) => "",
+        (false, "") => "failed",
+        (false, _) => "failed: ",
+    };
     format!("{} {}: {mark}{outcome} ({took}{size})", verb(entry.activity), entry.what)
 }
 
