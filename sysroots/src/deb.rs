@@ -182,7 +182,10 @@ fn parse_control(text: &str) -> Result<Control, DebError> {
 }
 
 fn read_data(member: impl Read, spool: &Spool, limits: &Limits, size: u64) -> Result<Vec<(TreePath, Entry)>, DebError> {
-    let mut reader = tar_reader::Reader::new(decode(member, limits.bytes_for(size))?);
+    let limit = limits.bytes_for(size);
+    // Most bytes of all bodies together. Holes are not in the archive, but they are bytes.
+    let mut left = limit;
+    let mut reader = tar_reader::Reader::new(decode(member, limit)?);
     let mut entries: Vec<(TreePath, Entry)> = Vec::new();
     let mut places: BTreeMap<TreePath, usize> = BTreeMap::new();
     while let Some(entry) = reader.next_entry().map_err(lift)? {
@@ -202,7 +205,9 @@ fn read_data(member: impl Read, spool: &Spool, limits: &Limits, size: u64) -> Re
                 })?
             }
             EntryKind::File => {
-                let stored = spool.store(&mut reader, entry.executable);
+                let mut body = Limited::with_left(&mut reader, limit, left);
+                let stored = spool.store(&mut body, entry.executable);
+                left = body.left();
                 Entry::File(stored.map_err(|source| lift_io(source, &entry.path))?)
             }
             EntryKind::Special(what) => return Err(DebError::Special { path: path.to_string(), what }),

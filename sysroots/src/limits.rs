@@ -50,6 +50,16 @@ impl<R> Limited<R> {
     pub(crate) fn new(inner: R, limit: u64) -> Self {
         Limited { inner, limit, left: limit }
     }
+
+    /// Goes on with what an earlier reader left of a limit.
+    pub(crate) fn with_left(inner: R, limit: u64, left: u64) -> Self {
+        Limited { inner, limit, left }
+    }
+
+    /// How many bytes may still come.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
 }
 
 impl<R: Read> Read for Limited<R> {

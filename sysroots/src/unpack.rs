@@ -117,14 +117,16 @@ pub fn read(mut archive: impl Read + Seek, spool: &Spool, options: &Options) -> 
     archive.seek(SeekFrom::Start(0)).map_err(UnpackError::Read)?;
     let mut archive = BufReader::with_capacity(256 * 1024, archive);
     let start = archive.fill_buf().map_err(UnpackError::Read)?;
+    let limit = options.limits.bytes_for(size);
     let reading = Reading {
         tree: Tree::new(Bounds::Contained),
         spool,
         origin: Origin::from("the archive"),
         entries_left: options.limits.entries,
+        bytes: limit,
+        bytes_left: limit,
         limits: options.limits,
     };
-    let limit = options.limits.bytes_for(size);
     let mut tree = if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         let mut bytes = Vec::new();
         if size > MAX_ZIP {
@@ -167,6 +169,9 @@ struct Reading<'a> {
     spool: &'a Spool,
     origin: Origin,
     entries_left: u64,
+    /// Most bytes of all bodies together. Holes are not in the archive, but they are bytes.
+    bytes: u64,
+    bytes_left: u64,
     limits: Limits,
 }
 
@@ -227,7 +232,9 @@ impl Reading<'_> {
 
     fn file(&mut self, path: &TreePath, body: &mut dyn Read, executable: bool) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Body { path: path.to_string(), source };
-        let file = self.spool.store(body, executable).map_err(|source| lift_io(source, failed))?;
+        let mut body = Limited::with_left(body, self.bytes, self.bytes_left);
+        let file = self.spool.store(&mut body, executable).map_err(|source| lift_io(source, failed))?;
+        self.bytes_left = body.left();
         self.add_file(path, file)
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn entry(path: &[u8], kind: u8, target: &[u8], mode: u32, body: &[u8]
     bytes
 }
 
-fn seal(block: &mut [u8]) {
+pub(crate) fn seal(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block[..BLOCK].iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

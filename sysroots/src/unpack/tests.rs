@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::compression::tests::{gzip, xz, zstd};
-use crate::tar_reader::tests::{archive, entry};
+use crate::tar_reader::tests::{archive, entry, seal};
 
 /// Unpacks into a fresh directory and lists what came out; a failure must leave nothing beside it.
 fn check(bytes: &[u8], options: &Options) -> Result<Vec<String>, String> {
@@ -140,6 +140,22 @@ fn bombs_are_refused() {
     let many: Vec<_> = (0..20).map(|index| entry(format!("f{index}").as_bytes(), b'0', b"", 0o644, b"")).collect();
     let options = Options { strip: 0, limits: Limits { entries: 10, ..Limits::DEFAULT } };
     assert!(check(&archive(&many), &options).unwrap_err().contains("more than 10 entries"));
+}
+
+#[test]
+fn holes_count_as_bytes() {
+    let mut sparse = entry(b"f", b'S', b"", 0o644, b"");
+    sparse[483..495].copy_from_slice(&[&[0x80][..], &[0; 3], &(1_u64 << 60).to_be_bytes()].concat());
+    seal(&mut sparse);
+    let refused = check(&archive(&[sparse]), &tight(10_000)).unwrap_err();
+    assert!(refused.contains("unpacks to more than 10000 bytes"), "{refused}");
+    let files = [b"a", b"b"].map(|name| entry(name, b'0', b"", 0o644, &[0; 600]));
+    assert!(check(&archive(&files), &tight(10_000)).is_ok());
+}
+
+fn tight(bytes: u64) -> Options {
+    let limits = Limits { bytes, ..Limits::DEFAULT };
+    Options { limits, ..Options::default() }
 }
 
 #[test]
