@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::Durability;
 use super::failure::{DatabaseError, FileError};
 use super::lock::{Patience, lock_file};
+use crate::nar::DIRECTORY;
 
 /// Version one. It stays as it is: every change is one more of the statements below.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -90,6 +92,7 @@ impl Database {
         let mut version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
         if version < SCHEMA_VERSION {
             let _creating = lock_creation(directory)?;
+            make_names_durable(directory, durability)?;
             retry("create the schema", || bring_up_to_date(&mut connection, store_directory)).map_err(fail)?;
             version = retry("read the schema version", || schema_version(&connection)).map_err(fail)?;
         }
@@ -125,6 +128,7 @@ impl Database {
                 Ok(value) => return Ok(value),
                 Err(Refused::Because(error)) => return Err(error),
                 Err(Refused::Sqlite(source)) => DatabaseError::Sqlite { action, source },
+                Err(Refused::AtCommit(source)) => DatabaseError::Commit { action, source },
             };
             if !source.is_busy() || attempt >= BUSY_ATTEMPTS {
                 return Err(source.into());
@@ -145,6 +149,8 @@ impl Database {
 pub(super) enum Refused<E> {
     /// SQLite refused a statement; "busy" is tried again.
     Sqlite(rusqlite::Error),
+    /// SQLite refused the commit, and may have written some or all of it.
+    AtCommit(rusqlite::Error),
     /// The operation itself found a reason.
     Because(E),
 }
@@ -161,7 +167,7 @@ fn transact<T, E>(
 ) -> Result<T, Refused<E>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let value = run(&transaction)?;
-    transaction.commit()?;
+    transaction.commit().map_err(Refused::AtCommit)?;
     Ok(value)
 }
 
@@ -182,7 +188,11 @@ fn retry<T>(action: &'static str, mut run: impl FnMut() -> rusqlite::Result<T>) 
 
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly("main")? {
+        // SQLite's answer to any error, even one that is over by now. Should it be for good, reading is still possible.
+        connection = Connection::open_with_flags(path, flags)?;
+    }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(match durability {
@@ -221,6 +231,21 @@ fn bring_up_to_date(connection: &mut Connection, store_directory: &str) -> rusql
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()
+}
+
+/// Writes the directories that lead to the database, and its name, to disk. Done before there is a schema, so that
+/// whoever finds one may rely on it: a commit makes durable what is in the database, not where it is.
+fn make_names_durable(directory: &Path, durability: Durability) -> Result<(), FileError> {
+    if durability == Durability::Relaxed {
+        return Ok(());
+    }
+    let fail = |source| FileError::new("write to disk", directory, source);
+    let opened = rustix::fs::open(directory, DIRECTORY, Mode::empty()).map_err(fail)?;
+    match rustix::fs::syncfs(&opened) {
+        Err(Errno::NOSYS) => rustix::fs::sync(),
+        other => other.map_err(fail)?,
+    }
+    Ok(())
 }
 
 /// Lets one process at a time create the schema: SQLite does not wait while the journal mode changes.

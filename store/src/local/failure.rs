@@ -44,6 +44,16 @@ pub enum DatabaseError {
         #[source]
         source: rusqlite::Error,
     },
+    /// A transaction could not be ended properly. It may count or not: what its frames are worth is found out by
+    /// whoever reads the database next after this process.
+    #[error("cannot {action} in the store's database")]
+    Commit {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// What SQLite answered.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// A row holds what this program never writes.
     #[error("the store's database holds an invalid {column} `{value}`")]
     InvalidValue {
@@ -58,7 +68,9 @@ impl DatabaseError {
     /// Whether the file system that holds the database has no room left.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Sqlite { source, .. } | Self::Commit { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
             Self::InvalidValue { .. } => false,
         }
     }
@@ -66,7 +78,7 @@ impl DatabaseError {
     pub(super) fn is_busy(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, FileLockingProtocolFailed};
         match self {
-            Self::Sqlite { source, .. } => {
+            Self::Sqlite { source, .. } | Self::Commit { source, .. } => {
                 matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed))
             }
             Self::InvalidValue { .. } => false,

@@ -43,7 +43,9 @@ pub struct Registration {
     pub content_address: Option<ContentAddress>,
 }
 
-/// Why objects were not registered. Then none of the batch was, and nothing of it is left.
+/// Why objects were not registered. Then none of the batch was, and nothing of it is left; only after
+/// [`DatabaseError::Commit`] files may lie there that count for nothing until they are registered again, or for
+/// everything that was to be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// An object refers to one that is neither valid nor in the batch.
@@ -124,7 +126,9 @@ impl LocalStore {
             .and_then(|()| self.make_durable())
             .map_err(RegisterError::from)
             .and_then(|()| self.write_rows(objects, registered_at));
-        if result.is_err() {
+        // After a failed commit the rows may be found to count after all, and must not be without their files then.
+        let may_count = matches!(result, Err(RegisterError::Database(DatabaseError::Commit { .. })));
+        if result.is_err() && !may_count {
             for path in objects.keys() {
                 // No row speaks of it; if it cannot be removed now, the next registration does so.
                 let _ = remove_tree(self.layout.store.as_fd(), OsStr::new(path.base_name()));
@@ -175,7 +179,7 @@ impl LocalStore {
     }
 
     /// One barrier for everything in the store's file system: contents, modes and names.
-    fn make_durable(&self) -> Result<(), FileError> {
+    pub(super) fn make_durable(&self) -> Result<(), FileError> {
         if self.durability == Durability::Relaxed {
             return Ok(());
         }
