@@ -20,6 +20,7 @@ mod layout;
 mod lock;
 mod logs;
 mod make_address;
+mod metadata;
 #[cfg(test)]
 mod processes;
 mod query;
@@ -49,12 +50,13 @@ pub use self::foreign::RegisterForeignError;
 pub use self::lock::{LockError, PathLock};
 pub use self::logs::{LogError, LogReader, LogWriter};
 pub use self::make_address::{AddFixedError, AddressError, Addressed, HashMismatch};
+pub use self::metadata::{Irregularity, Metadata};
 pub use self::query::QueryError;
 pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
 pub use self::register::{RegisterError, Registration};
 pub use self::stage::Staged;
 pub use self::stage_archive::StageArchiveError;
-pub use self::verify::{Finding, VerifyError};
+pub use self::verify::{Finding, Verified, VerifyError, VerifyOptions};
 
 /// A store under one directory of this machine.
 #[derive(Debug)]

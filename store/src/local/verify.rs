@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rusqlite::params;
@@ -10,14 +13,21 @@ use rusqlite::params;
 use super::LocalStore;
 use super::descent::entries;
 use super::failure::{DatabaseError, FileError};
-use super::query::QueryError;
+use super::metadata::Irregularity;
+use super::query::{QueryError, parse_path};
 use super::register::now;
-use crate::hash::Sha256Digest;
+use crate::content_address::{ContentAddress, Method, References};
+use crate::hash::{Sha256Digest, Sha256Hasher};
 use crate::nar::DumpError;
 use crate::path::StorePath;
+use crate::path_info::PathInfo;
 
 /// How many objects are hashed before the time is noted, so that a verification that is stopped has not been for nothing.
-const BATCH: usize = 256;
+const BATCH_OBJECTS: usize = 256;
+/// How many bytes of objects, for the same reason.
+const BATCH_BYTES: u64 = 1 << 30;
+/// How many bytes are hashed between two looks at the clock.
+const PACE_BYTES: u64 = 1 << 20;
 
 /// Something that is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +57,22 @@ pub enum Finding {
         #[source]
         source: DumpError,
     },
+    /// An object has the right content, but a file in it has another mode or time than objects have.
+    #[error("`{path}` has the right content, but {irregularity}")]
+    Irregular {
+        /// The object.
+        path: StorePath,
+        /// What is irregular.
+        irregularity: Irregularity,
+    },
+    /// An object's path does not follow from the content address that is registered with it.
+    #[error("`{path}` does not have the path that follows from its address `{address}`")]
+    Misnamed {
+        /// The object.
+        path: StorePath,
+        /// The address that is registered.
+        address: ContentAddress,
+    },
     /// Something lies in the store that is not registered: the leavings of a process that died, for example.
     #[error("`{name}` is not registered")]
     Unregistered {
@@ -55,13 +81,24 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// The object whose bytes are gone or wrong, if that is what was found.
+    #[must_use]
+    pub const fn broken(&self) -> Option<&StorePath> {
+        match self {
+            Self::Missing { path } | Self::Changed { path, .. } | Self::Unreadable { path, .. } => Some(path),
+            Self::Irregular { .. } | Self::Misnamed { .. } | Self::Unregistered { .. } => None,
+        }
+    }
+}
+
 /// Why verification stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The store cannot be asked.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The store's directory cannot be listed.
+    /// The store's directory cannot be listed, or an object not be looked at.
     #[error(transparent)]
     File(#[from] FileError),
     /// The result cannot be written down.
@@ -69,38 +106,106 @@ pub enum VerifyError {
     Database(#[from] DatabaseError),
 }
 
+/// What to verify, and how hard.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Objects that were found whole since then, in Unix seconds, are taken to be so.
+    pub trusted_since: Option<i64>,
+    /// Only these objects, and nothing that is not registered.
+    pub only: Option<BTreeSet<StorePath>>,
+    /// The most bytes to read in a second.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// What verification came to.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// How many objects were hashed.
+    pub objects: usize,
+    /// How many bytes their archives have together.
+    pub bytes: u64,
+    /// How many objects were left out, since they were found whole lately.
+    pub trusted: usize,
+}
+
 impl LocalStore {
     /// Hashes every object again, the one verified longest ago first, and says what is wrong.
+    ///
+    /// # Errors
+    /// As for [`LocalStore::verify_some`].
+    pub fn verify(&self) -> Result<Vec<Finding>, VerifyError> {
+        Ok(self.verify_some(&VerifyOptions::default())?.findings)
+    }
+
+    /// Hashes objects again on all processors, the one verified longest ago first, and says what is wrong.
     ///
     /// When an object was found whole is recorded, so that a later verification can go on where this one was stopped.
     ///
     /// # Errors
     /// When the store cannot be listed or the database refuses. Broken objects are findings.
-    pub fn verify(&self) -> Result<Vec<Finding>, VerifyError> {
-        let rows = self.database.read("list objects", |connection| {
-            let statement = "SELECT path, nar_hash FROM objects WHERE withdrawn = 0
-                ORDER BY COALESCE(verified_at, 0), path";
-            let mut statement = connection.prepare_cached(statement)?;
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let mut objects = Vec::with_capacity(rows.len());
-        for (name, hash) in rows {
-            let name: String = name;
-            objects.push((super::query::parse_path(&name)?, Sha256Digest::from_bytes(hash)));
+    pub fn verify_some(&self, options: &VerifyOptions) -> Result<Verified, VerifyError> {
+        let rows = self.verifiable()?;
+        let is_wanted = |info: &PathInfo| options.only.as_ref().is_none_or(|only| only.contains(&info.path));
+        let is_trusted = |at: Option<i64>| options.trusted_since.is_some_and(|since| at.is_some_and(|at| at >= since));
+        let mut verified = Verified::default();
+        let mut objects = Vec::new();
+        for (info, verified_at) in &rows {
+            if is_wanted(info) {
+                if is_trusted(*verified_at) {
+                    verified.trusted += 1;
+                } else {
+                    objects.push(info);
+                }
+            }
         }
-        let mut findings = Vec::new();
-        for batch in objects.chunks(BATCH) {
-            findings.extend(self.verify_batch(batch)?);
+        let pace = options.bytes_per_second.map(Pace::new);
+        for batch in batches(&objects) {
+            verified.findings.extend(self.verify_batch(batch, pace.as_ref())?);
+            verified.objects += batch.len();
+            verified.bytes += batch.iter().map(|info| info.nar_size).sum::<u64>();
         }
-        findings.extend(self.unregistered(&objects)?);
-        Ok(findings)
+        if options.only.is_none() {
+            verified.findings.extend(self.unregistered(&rows)?);
+        }
+        Ok(verified)
     }
 
-    fn verify_batch(&self, batch: &[(StorePath, Sha256Digest)]) -> Result<Vec<Finding>, VerifyError> {
+    /// All registered objects, the one verified longest ago first, with that time.
+    fn verifiable(&self) -> Result<Vec<(PathInfo, Option<i64>)>, VerifyError> {
+        let rows = self.database.read("list objects", |connection| {
+            let statement = "SELECT path, nar_hash, nar_size, content_address, verified_at FROM objects
+                WHERE withdrawn = 0 ORDER BY COALESCE(verified_at, 0), path";
+            let mut statement = connection.prepare_cached(statement)?;
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?, row.get(4)?))
+            };
+            statement.query_map([], row)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let mut infos = Vec::with_capacity(rows.len());
+        for (name, hash, size, address, verified_at) in rows {
+            let address: Option<String> = address;
+            let invalid = |value| DatabaseError::InvalidValue { column: "content address", value };
+            let info = PathInfo {
+                path: parse_path(&name)?,
+                nar_hash: Sha256Digest::from_bytes(hash),
+                nar_size: size.try_into().unwrap_or(0),
+                references: BTreeSet::new(),
+                deriver: None,
+                content_address: address.map(|text| text.parse().map_err(|_| invalid(text))).transpose()?,
+                registered_at: 0,
+            };
+            infos.push((info, verified_at));
+        }
+        Ok(infos)
+    }
+
+    fn verify_batch(&self, batch: &[&PathInfo], pace: Option<&Pace>) -> Result<Vec<Finding>, VerifyError> {
         let checked: Vec<_> =
-            batch.par_iter().map(|(path, hash)| (path, self.verify_object(path, *hash).transpose())).collect();
+            batch.par_iter().with_max_len(1).map(|info| (info, self.verify_object(info, pace).transpose())).collect();
         let whole: Vec<&StorePath> =
-            checked.iter().filter(|(_, result)| result.is_none()).map(|(path, _)| *path).collect();
+            checked.iter().filter(|(_, result)| result.is_none()).map(|(info, _)| &info.path).collect();
         let verified_at = now();
         self.database.write::<_, DatabaseError>("record verification", |transaction| {
             let mut statement = transaction.prepare_cached("UPDATE objects SET verified_at = ?2 WHERE path = ?1")?;
@@ -112,24 +217,132 @@ impl LocalStore {
         checked.into_iter().filter_map(|(_, result)| result).collect()
     }
 
-    fn verify_object(&self, path: &StorePath, expected: Sha256Digest) -> Result<Option<Finding>, VerifyError> {
-        if !self.is_on_disk(path)? {
-            return Ok(Some(Finding::Missing { path: path.clone() }));
+    fn verify_object(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {
+        let path = info.path.clone();
+        if !self.is_on_disk(&path)? {
+            return Ok(self.is_still(info)?.then_some(Finding::Missing { path }));
         }
-        let path = path.clone();
-        Ok(match crate::nar::nar_hash_at(self.layout.store.as_fd(), OsStr::new(path.base_name())) {
-            Ok(nar) if nar.sha256 == expected => None,
-            Ok(nar) => Some(Finding::Changed { path, expected, actual: nar.sha256 }),
-            Err(source) => Some(Finding::Unreadable { path, source }),
-        })
+        let mut sink = Paced { hasher: Sha256Hasher::new(), pace, unreported: 0 };
+        let actual = match crate::nar::dump_at(self.layout.store.as_fd(), OsStr::new(path.base_name()), &mut sink) {
+            Ok(_) => sink.finish(),
+            // Deleted meanwhile.
+            Err(_) if !self.is_still(info)? => return Ok(None),
+            Err(source) => return Ok(Some(Finding::Unreadable { path, source })),
+        };
+        if actual != info.nar_hash {
+            let changed = Finding::Changed { path, expected: info.nar_hash, actual };
+            return Ok(self.is_still(info)?.then_some(changed));
+        }
+        if let Some(irregularity) = self.irregularity(&path)? {
+            return Ok(Some(Finding::Irregular { path, irregularity }));
+        }
+        match &info.content_address {
+            Some(address) if !self.is_rightly_named(info, address)? => {
+                Ok(Some(Finding::Misnamed { path, address: address.clone() }))
+            }
+            _ => Ok(None),
+        }
     }
 
-    fn unregistered(&self, objects: &[(StorePath, Sha256Digest)]) -> Result<Vec<Finding>, VerifyError> {
-        let known: BTreeSet<&str> = objects.iter().map(|(path, _)| path.base_name()).collect();
+    /// Whether the object is registered as it was when verification began: it may have been deleted, and made again.
+    fn is_still(&self, info: &PathInfo) -> Result<bool, VerifyError> {
+        let found = self.database.read("look up an object", |connection| {
+            let statement = "SELECT 1 FROM objects WHERE path = ?1 AND nar_hash = ?2 AND withdrawn = 0";
+            connection.prepare_cached(statement)?.exists(params![info.path.base_name(), info.nar_hash.as_bytes()])
+        })?;
+        Ok(found)
+    }
+
+    fn is_rightly_named(&self, info: &PathInfo, address: &ContentAddress) -> Result<bool, VerifyError> {
+        let mut others = self.references(&info.path)?;
+        let self_reference = others.remove(&info.path);
+        // What speaks of itself has another hash in its path than in its row.
+        let is_other = |hash| hash != info.nar_hash;
+        if address.method == Method::Nar && !self_reference && Sha256Digest::try_from(&address.hash).is_ok_and(is_other)
+        {
+            return Ok(false);
+        }
+        let references = References { others, self_reference };
+        let path = self.store_dir.content_addressed_path(info.path.name(), address, &references);
+        Ok(path.is_ok_and(|path| path == info.path))
+    }
+
+    fn unregistered(&self, objects: &[(PathInfo, Option<i64>)]) -> Result<Vec<Finding>, VerifyError> {
+        let known: BTreeSet<&str> = objects.iter().map(|(info, _)| info.path.base_name()).collect();
         let found = entries(self.layout.store.as_fd())
             .map_err(|source| FileError::new("list", self.layout.home.join("store"), source))?;
         let names = found.iter().map(|entry| entry.name().to_string_lossy().into_owned());
         Ok(names.filter(|name| !known.contains(name.as_str())).map(|name| Finding::Unregistered { name }).collect())
+    }
+}
+
+/// Cuts the objects into pieces after each of which the time is noted.
+fn batches<'a, 'b>(objects: &'a [&'b PathInfo]) -> Vec<&'a [&'b PathInfo]> {
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (position, info) in objects.iter().enumerate() {
+        bytes += info.nar_size;
+        if position + 1 - start == BATCH_OBJECTS || bytes >= BATCH_BYTES || position + 1 == objects.len() {
+            batches.push(&objects[start..=position]);
+            (start, bytes) = (position + 1, 0);
+        }
+    }
+    batches
+}
+
+/// How fast all threads together may read.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    /// When what was read so far may have been read.
+    free_at: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until this many bytes more may have been read.
+    fn wait(&self, bytes: u64) {
+        let until = {
+            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+            *free_at = (*free_at).max(Instant::now()) + cost;
+            *free_at
+        };
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// A hasher that waits now and then.
+struct Paced<'a> {
+    hasher: Sha256Hasher,
+    pace: Option<&'a Pace>,
+    unreported: u64,
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unreported += bytes.len() as u64;
+        match self.pace {
+            Some(pace) if self.unreported >= PACE_BYTES => pace.wait(std::mem::take(&mut self.unreported)),
+            _ => {}
+        }
+        self.hasher.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Paced<'_> {
+    fn finish(self) -> Sha256Digest {
+        if let Some(pace) = self.pace {
+            pace.wait(self.unreported);
+        }
+        self.hasher.finish()
     }
 }
 
@@ -140,7 +353,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::fixture::{Home, file, path, register};
+    use super::super::fixture::{Home, file, path, register, stage};
+    use super::super::register::Registration;
+    use super::*;
 
     #[test]
     fn whole_objects_are_noted_and_the_others_are_findings() {
@@ -167,5 +382,81 @@ mod tests {
             })
             .unwrap();
         assert_eq!(verified, 4, "the first verification noted all of them");
+    }
+
+    #[test]
+    fn modes_and_times_are_looked_at_and_can_be_restored() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir_all(tree.join("deep/er")).unwrap();
+        fs::write(tree.join("deep/er/file"), "x").unwrap();
+        let object = path(1, "tree");
+        register(&store, Registration { staged: stage(&store, &tree).unwrap(), ..file(&store, &object, "", &[]) });
+        assert!(store.verify().unwrap().is_empty());
+        let there = store.physical_path(&object);
+        let check = |damage: &dyn Fn(), expected: &str| {
+            damage();
+            let findings = store.verify().unwrap();
+            let expected = format!("`{object}` has the right content, but {expected}");
+            assert_eq!(findings.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+            assert_eq!(findings[0].broken(), None);
+            store.restore_metadata(&object).unwrap();
+            assert!(store.verify().unwrap().is_empty());
+        };
+        let permit =
+            |name: &str, mode| fs::set_permissions(there.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        check(&|| permit("deep/er/file", 0o644), "`deep/er/file` has the mode 0644, not 0444");
+        check(&|| permit("deep", 0o755), "`deep` has the mode 0755, not 0555");
+        check(&|| permit("", 0o1555), "its root has the mode 1555, not 0555");
+        let touch = || {
+            let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(7));
+            fs::File::open(there.join("deep/er/file")).unwrap().set_times(times).unwrap();
+        };
+        check(&touch, "`deep/er/file` has the modification time 7, not 1");
+    }
+
+    #[test]
+    fn what_was_verified_lately_is_trusted_if_asked_and_only_some_may_be() {
+        let home = Home::new();
+        let store = home.open();
+        let (a, b) = (path(1, "a"), path(2, "b"));
+        register(&store, file(&store, &a, "a", &[]));
+        let check = |options: VerifyOptions, objects, trusted, findings| {
+            let verified = store.verify_some(&options).unwrap();
+            assert_eq!((verified.objects, verified.trusted, verified.findings.len()), (objects, trusted, findings));
+        };
+        check(VerifyOptions::default(), 1, 0, 0);
+        register(&store, file(&store, &b, "b", &[]));
+        fs::write(home.path().join("store/stray"), "").unwrap();
+        check(VerifyOptions { trusted_since: Some(1), ..VerifyOptions::default() }, 1, 1, 1);
+        check(VerifyOptions { trusted_since: Some(i64::MAX), ..VerifyOptions::default() }, 2, 0, 1);
+        check(VerifyOptions { only: Some([b].into()), ..VerifyOptions::default() }, 1, 0, 0);
+    }
+
+    #[test]
+    fn a_path_that_does_not_follow_from_its_address_is_found() {
+        let home = Home::new();
+        let store = home.open();
+        let text = store.add_text("text", b"text", &BTreeSet::new()).unwrap();
+        let address = text.content_address;
+        assert!(store.verify().unwrap().is_empty());
+        let object = path(1, "text");
+        register(&store, Registration { content_address: address, ..file(&store, &object, "text", &[]) });
+        let findings = store.verify().unwrap();
+        assert!(matches!(&findings[..], [Finding::Misnamed { path, .. }] if *path == object), "{findings:?}");
+    }
+
+    #[test]
+    fn pieces_are_bounded_in_objects_and_bytes() {
+        let home = Home::new();
+        let store = home.open();
+        let mut info = register(&store, file(&store, &path(1, "a"), "", &[]));
+        let sizes =
+            |info: &PathInfo, count| batches(&vec![info; count]).iter().map(|batch| batch.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&info, 0), [0; 0]);
+        assert_eq!(sizes(&info, BATCH_OBJECTS * 2 + 1), [BATCH_OBJECTS, BATCH_OBJECTS, 1]);
+        info.nar_size = BATCH_BYTES / 2;
+        assert_eq!(sizes(&info, 5), [2, 2, 1]);
     }
 }
