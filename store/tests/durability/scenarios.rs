@@ -183,7 +183,7 @@ fn build(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
     log.write_all(b"building\n")?;
     let parent = File::open(sources)?;
     let candidates = [input].into();
-    let staged = store.stage_from_fd(parent.as_fd(), OsStr::new("output"), &candidates, Some(&scratch))?;
+    let staged = store.stage_from_fd(parent.as_fd(), OsStr::new("output"), &candidates, Some(&scratch), u64::MAX)?;
     let made = store.into_content_addressed(staged, "out", &scratch)?;
     let output = made.path.clone();
     let document = path(8, "document");
