@@ -174,7 +174,7 @@ fn offline_asks_nobody_and_names_what_is_missing() {
     let error = fetcher.fetch_all(&[&pypi, &debian, &url]).unwrap_err();
     assert!(error.failures.iter().all(|failure| matches!(failure, FetchError::Offline { .. })));
     let message = error.to_string();
-    for part in ["3 of 3", "Foo-1.0.tar.gz", "libstdc++6_1~rc_amd64.deb", "\n  f (f"] {
+    for part in ["3 of 3", "Foo-1.0.tar.gz", "libstdc++6_1~rc_amd64.deb", "\n  f (by address"] {
         assert!(message.contains(part), "{message}");
     }
     assert_eq!(server.paths(), [] as [String; 0]);
