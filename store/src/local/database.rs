@@ -32,6 +32,8 @@ const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// How long SQLite waits for another process before it answers "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it waits where not getting through is no failure.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often something is tried again after "busy"; some of those answers come without any wait.
 const BUSY_ATTEMPTS: u32 = 200;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
@@ -138,6 +140,15 @@ impl Database {
         unreachable!("the attempts end with a return")
     }
 
+    /// Runs something that may be left undone when another process is in the way: it is not waited for.
+    pub(super) fn attempt<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let connection = self.lock();
+        connection.busy_timeout(SHORT_TIMEOUT)?;
+        let result = run(&connection);
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        result
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic inside a transaction has rolled it back: the connection is as good as before.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,8 +207,8 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(match durability {
-        Durability::Full => "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;",
-        Durability::Relaxed => "PRAGMA foreign_keys = ON; PRAGMA synchronous = OFF;",
+        Durability::Full => "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA synchronous = FULL;",
+        Durability::Relaxed => "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA synchronous = OFF;",
     })?;
     Ok(connection)
 }
@@ -212,7 +223,9 @@ fn stored_directory(connection: &Connection) -> rusqlite::Result<String> {
 
 /// Creates the schema, or adds what an older one lacks, unless somebody else did since the version was read.
 fn bring_up_to_date(connection: &mut Connection, store_directory: &str) -> rusqlite::Result<()> {
-    // Kept in the file; cannot be changed inside a transaction.
+    // Kept in the file; cannot be changed inside a transaction. The first lets a collector shorten the file piece by piece,
+    // and does nothing to a database that has tables.
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut version = schema_version(&transaction)?;

@@ -67,7 +67,11 @@ impl LocalStore {
     }
 
     /// Moves what has the object's name elsewhere; `false` if there is nothing.
-    fn move_out(&self, path: &StorePath, target: (std::os::fd::BorrowedFd<'_>, &OsStr)) -> Result<bool, FileError> {
+    pub(super) fn move_out(
+        &self,
+        path: &StorePath,
+        target: (std::os::fd::BorrowedFd<'_>, &OsStr),
+    ) -> Result<bool, FileError> {
         let source = (self.layout.store.as_fd(), OsStr::new(path.base_name()));
         let moved = match rename_exclusive(source, target) {
             // A read-only directory: its entry `..` is about to change, and only root may do that.

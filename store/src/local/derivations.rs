@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{OptionalExtension, params};
 
 use super::LocalStore;
-use super::failure::DatabaseError;
+use super::failure::{DatabaseError, FileError};
 use super::make_address::AddFixedError;
 use super::query::{QueryError, parse_path};
 use super::register::RegisterError;
@@ -33,6 +33,9 @@ pub enum AddDerivationsError {
         /// The path given.
         path: StorePath,
     },
+    /// They cannot be protected from collectors.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The database refuses.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -59,11 +62,13 @@ pub enum MaterialiseError {
 }
 
 impl LocalStore {
-    /// Adds derivations, in one transaction; those that are known already cost a look-up each.
+    /// Adds derivations, in one transaction; those that are known already cost a look-up each. They are not collected
+    /// while this store is open.
     ///
     /// # Errors
     /// When a path does not fit its bytes or the database refuses.
     pub fn add_derivations(&self, rows: &[DerivationRow]) -> Result<(), AddDerivationsError> {
+        self.protect(rows.iter().map(|row| &row.path))?;
         let known = self.database.read("look up derivations", |connection| {
             let mut statement = connection.prepare_cached("SELECT 1 FROM derivations WHERE path = ?1")?;
             rows.iter().map(|row| statement.exists([row.path.base_name()])).collect::<rusqlite::Result<Vec<bool>>>()

@@ -41,7 +41,8 @@ impl Home {
     pub(super) fn staged_names(&self) -> Vec<PathBuf> {
         let sessions = std::fs::read_dir(self.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path());
         let names = sessions.flat_map(|session| std::fs::read_dir(session).unwrap().map(|entry| entry.unwrap().path()));
-        names.filter(|path| path.file_name() != Some(OsStr::new("lock"))).collect()
+        let own = ["lock", "roots"].map(|name| Some(OsStr::new(name)));
+        names.filter(|path| !own.contains(&path.file_name())).collect()
     }
 }
 

@@ -16,9 +16,9 @@ use super::remove::remove_tree;
 use crate::nar::DIRECTORY;
 
 /// The directories of a store's home.
-const DIRECTORIES: [&str; 7] = ["store", "db", "log", "tmp", "locks", "locks/objects", "downloads"];
+const DIRECTORIES: [&str; 8] = ["store", "db", "log", "tmp", "locks", "locks/objects", "downloads", "roots"];
 /// The file in a staging directory whose lock says that its process lives.
-const SESSION_LOCK: &str = "lock";
+pub(super) const SESSION_LOCK: &str = "lock";
 
 /// The open directories of a store's home.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Layout {
     pub(super) store: OwnedFd,
     /// One directory for each living process that makes objects.
     pub(super) temporary: OwnedFd,
+    /// One file for each root: see `LocalStore::add_root`.
+    pub(super) roots: OwnedFd,
     /// Locks that callers take: see `LocalStore::lock`.
     pub(super) locks: Arc<LockDirectory>,
     /// Locks that this crate holds while it puts an object in place or takes it away.
@@ -60,6 +62,7 @@ impl Layout {
         Ok(Self {
             store: open("store")?,
             temporary: open("tmp")?,
+            roots: open("roots")?,
             locks: lock_directory("locks")?,
             object_locks: lock_directory("locks/objects")?,
             home,

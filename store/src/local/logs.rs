@@ -17,7 +17,7 @@ const COMPRESSION_LEVEL: i32 = 3;
 /// Why a log cannot be written, found or read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot handle the build log")]
-pub struct LogError(#[from] FileError);
+pub struct LogError(#[from] pub(super) FileError);
 
 /// Writes the log of one build. What was written and flushed can be read even if the program is killed.
 pub struct LogWriter {
@@ -96,7 +96,7 @@ impl LocalStore {
         }
     }
 
-    fn log_directory(&self, derivation: &StorePath) -> PathBuf {
+    pub(super) fn log_directory(&self, derivation: &StorePath) -> PathBuf {
         self.layout.home.join("log").join(&derivation.hash_part()[..2])
     }
 

@@ -5,8 +5,11 @@
 //!   ([`LocalStore::register`]). Whatever stops a program in between leaves nothing that counts.
 //! - **Many processes** use one store without a daemon. Each has a staging directory that lives as long as its lock does;
 //!   [`LocalStore::open`] removes those of the dead.
-//! - Nothing here runs builds, knows what a derivation says, or decides what may be deleted.
+//! - **What is reachable stays**: from [roots](LocalStore::add_root), or from what a living process
+//!   [protects](LocalStore::protect). [`LocalStore::collect_garbage`] deletes the rest, at any time.
+//! - Nothing here runs builds or knows what a derivation says.
 
+mod collect;
 mod copy;
 mod database;
 mod delete;
@@ -26,11 +29,15 @@ mod processes;
 mod query;
 mod realisations;
 mod register;
+mod relations;
 mod remove;
+mod reserve;
 mod rewrite;
+mod roots;
 mod signatures;
 mod stage;
 mod stage_archive;
+mod temporary_roots;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -39,8 +46,10 @@ use std::sync::{Arc, Mutex};
 use self::database::Database;
 use self::layout::{Layout, Session};
 use self::lock::Patience;
+use self::temporary_roots::Protection;
 use crate::path::{StoreDir, StorePath};
 
+pub use self::collect::{CollectError, Collected, DeadObject, DeleteDeadError, Garbage, OutputsOf, Policy};
 pub use self::copy::{Kind, StageError};
 pub use self::database::OpenDatabaseError;
 pub use self::delete::DeleteError;
@@ -54,6 +63,8 @@ pub use self::metadata::{Irregularity, Metadata};
 pub use self::query::QueryError;
 pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
 pub use self::register::{RegisterError, Registration};
+pub use self::relations::Direction;
+pub use self::roots::{Root, RootError, RootKind};
 pub use self::stage::Staged;
 pub use self::stage_archive::StageArchiveError;
 pub use self::verify::{Finding, Verified, VerifyError, VerifyOptions};
@@ -66,6 +77,7 @@ pub struct LocalStore {
     database: Database,
     durability: Durability,
     session: Mutex<Option<Arc<Session>>>,
+    protection: Mutex<Option<Protection>>,
 }
 
 /// What survives a power cut.
@@ -113,10 +125,21 @@ impl LocalStore {
     pub fn open_with(home: &Path, store_dir: StoreDir, durability: Durability) -> Result<Self, OpenError> {
         let fail = |source| OpenError::File { home: home.to_owned(), source };
         let layout = Layout::open(home).map_err(fail)?;
+        let is_new = rustix::fs::stat(layout.home.join("db/store.sqlite")).is_err();
         let database = Database::open(&layout.home.join("db"), store_dir.as_str(), durability)?;
         // A leftover that cannot be removed, or that somebody else is removing too, is no reason to refuse.
         let _ = layout.remove_leftovers();
-        Ok(Self { store_dir, layout: Arc::new(layout), database, durability, session: Mutex::new(None) })
+        if is_new {
+            reserve::make(&layout.home);
+        }
+        Ok(Self {
+            store_dir,
+            layout: Arc::new(layout),
+            database,
+            durability,
+            session: Mutex::new(None),
+            protection: Mutex::new(None),
+        })
     }
 
     /// The logical store directory.

@@ -156,7 +156,7 @@ impl LocalStore {
     }
 }
 
-const REFERENCES: &str = "SELECT target.path FROM objects AS source
+pub(super) const REFERENCES: &str = "SELECT target.path FROM objects AS source
     JOIN object_references ON referrer = source.id JOIN objects AS target ON target.id = reference
     WHERE source.path = ?1";
 pub(super) const REFERRERS: &str = "SELECT source.path FROM objects AS target

@@ -71,7 +71,7 @@ impl LocalStore {
     /// Makes the objects valid, all or none, and returns what the store knows about each, in the order given.
     ///
     /// A path that is valid already stays what it is, and its staged object is dropped. When this returns, the objects
-    /// survive a power cut.
+    /// survive a power cut, and are not collected while this store is open.
     ///
     /// # Errors
     /// When a reference is missing, the disk is full or the database refuses.
@@ -81,6 +81,8 @@ impl LocalStore {
         for registration in batch {
             objects.entry(registration.path.clone()).or_insert(registration);
         }
+        // Before anybody asks what is valid: a collector may be at work.
+        self.protect(objects.keys())?;
         let _locks = acquire_objects(&self.layout.object_locks, objects.keys())?;
         let mut infos = BTreeMap::new();
         for path in objects.keys() {
