@@ -106,7 +106,7 @@ fn write(common: &Common, subjects: &Subjects) -> Result<(), Failure> {
     store.add_derivations(&rows)?;
     let mut batch = Vec::new();
     for (path, object) in &subjects.objects {
-        if !store.is_valid(path)? {
+        if !store.keep_valid(path)? {
             batch.push(stage_object(&store, path, object)?);
         }
     }

@@ -120,16 +120,16 @@ impl Realiser<'_> {
         Ok(outcomes(plan, ended))
     }
 
-    /// What the store knows of a derivation's outputs.
+    /// What the store knows of a derivation's outputs. Those it has are not collected while it is open.
     fn status(&self, path: &StorePath, derivation: &Derivation) -> Result<Status, QueryError> {
         let mut outputs = BTreeMap::new();
         for (name, output) in &derivation.outputs {
             let found = match output {
-                Output::Floating { .. } | Output::Deferred => self.store.realisation(path, name)?,
+                Output::Floating { .. } | Output::Deferred => self.store.keep_realisation(path, name)?,
                 Output::Fixed(_) | Output::InputAddressed(_) => {
                     let known = derivation.output_path(self.store.store_dir(), name).ok().flatten();
                     match known {
-                        Some(path) if self.store.is_valid(&path)? => Some(path),
+                        Some(path) if self.store.keep_valid(&path)? => Some(path),
                         _ => None,
                     }
                 }
@@ -162,6 +162,8 @@ impl Realiser<'_> {
 
         let wanted: BTreeSet<&StorePath> = derivations.flat_map(|(_, derivation)| &derivation.input_sources).collect();
         let wanted: Vec<StorePath> = wanted.into_iter().cloned().collect();
+        // Before asking what is valid: a collector may be at work.
+        self.store.protect(&wanted).map_err(|error| fail(&error))?;
         let valid = self.store.valid_paths(&wanted).map_err(|error| fail(&error))?;
         let mut batch = Vec::new();
         for path in wanted.iter().filter(|path| !valid.contains(path)) {

@@ -89,7 +89,7 @@ impl<'a> Sources<'a> {
     /// When nobody has it, or the store does not take it.
     pub fn intern(&self, source: &LockedSource) -> Result<StorePath, InternError> {
         if let Some(path) = store_path(self.store, source)
-            && self.store.is_valid(&path)?
+            && self.store.keep_valid(&path)?
         {
             return Ok(path);
         }
