@@ -104,15 +104,24 @@ fn tuple(text: &mut Vec<u8>, fields: &[&str]) {
 
 fn string(text: &mut Vec<u8>, value: &[u8]) {
     text.push(b'"');
-    for byte in value {
-        match byte {
-            b'"' => text.extend_from_slice(b"\\\""),
-            b'\\' => text.extend_from_slice(b"\\\\"),
-            b'\n' => text.extend_from_slice(b"\\n"),
-            b'\r' => text.extend_from_slice(b"\\r"),
-            b'\t' => text.extend_from_slice(b"\\t"),
-            byte => text.push(*byte),
-        }
+    let mut rest = value;
+    // Most strings need no escapes, so that they are copied whole.
+    while let Some((at, escaped)) = rest.iter().enumerate().find_map(|(at, byte)| Some((at, escape(*byte)?))) {
+        text.extend_from_slice(&rest[..at]);
+        text.extend_from_slice(escaped);
+        rest = &rest[at + 1..];
     }
+    text.extend_from_slice(rest);
     text.push(b'"');
+}
+
+fn escape(byte: u8) -> Option<&'static [u8]> {
+    match byte {
+        b'"' => Some(b"\\\""),
+        b'\\' => Some(b"\\\\"),
+        b'\n' => Some(b"\\n"),
+        b'\r' => Some(b"\\r"),
+        b'\t' => Some(b"\\t"),
+        _ => None,
+    }
 }

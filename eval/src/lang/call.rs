@@ -8,7 +8,7 @@ use starlark::values::Value;
 
 use super::arguments::{entries, strings};
 use super::coerce::{append_quoted, items, to_json, to_text};
-use super::derive::{Addressing, Recipe};
+use super::derive::{Addressing, Recipe, Variables};
 use super::error::RecipeError;
 
 /// The arguments of `derivation`.
@@ -58,19 +58,21 @@ impl Call<'_> {
         })
     }
 
-    fn args(&self) -> Result<Vec<String>, RecipeError> {
+    fn args(&self) -> Result<Vec<Vec<u8>>, RecipeError> {
         let Some(args) = self.args else { return Ok(Vec::new()) };
         let list = items(args).ok_or_else(|| super::arguments::expected("`args`", "a list", args))?;
-        let argument = |(index, value): (usize, &Value<'_>)| to_text(*value, &|| format!("`args[{index}]`"));
+        let argument = |(index, value): (usize, &Value<'_>)| {
+            to_text(*value, &|| format!("`args[{index}]`")).map(String::into_bytes)
+        };
         list.iter().enumerate().map(argument).collect()
     }
 
     /// Environment of an ordinary derivation: every attribute is a variable.
-    fn plain_env(&self, builder: &str, outputs: Option<&[String]>) -> Result<BTreeMap<String, String>, RecipeError> {
+    fn plain_env(&self, builder: &str, outputs: Option<&[String]>) -> Result<Variables, RecipeError> {
         let mut env = BTreeMap::new();
         for (name, value) in self.env.map(|env| entries(env, "`env`")).transpose()?.unwrap_or_default() {
             check_variable(name)?;
-            env.insert(name.to_owned(), to_text(value, &|| format!("`env[\"{name}\"]`"))?);
+            env.insert(name.as_bytes().to_vec(), to_text(value, &|| format!("`env[\"{name}\"]`"))?.into_bytes());
         }
         let mut own: Vec<(&str, String)> =
             vec![("builder", builder.to_owned()), ("name", self.name.to_owned()), ("system", self.system.to_owned())];
@@ -85,7 +87,7 @@ impl Call<'_> {
         own.extend(self.rootfs_text()?.map(|path| ("rootfs", path)));
         let features = self.features()?;
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", features.join(" "))));
-        env.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        env.extend(own.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_bytes())));
         Ok(env)
     }
 
@@ -95,7 +97,7 @@ impl Call<'_> {
         attributes: Value<'_>,
         builder: &str,
         outputs: Option<&[String]>,
-    ) -> Result<BTreeMap<String, String>, RecipeError> {
+    ) -> Result<Variables, RecipeError> {
         if self.env.is_some() || self.pass_as_file.is_some() {
             let message = "`structured_attrs` excludes `env` and `pass_as_file`";
             return Err(RecipeError::new(message).with_hint("put the variables into `structured_attrs`"));
@@ -121,9 +123,9 @@ impl Call<'_> {
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", list(&features))));
         fields.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let fields = fields.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect::<Vec<_>>();
-        let json = ("__json".to_owned(), format!("{{{}}}", fields.join(",")));
+        let json = (b"__json".to_vec(), format!("{{{}}}", fields.join(",")).into_bytes());
         // Engines look for the root in the environment, whatever form the other attributes have.
-        let rootfs = self.rootfs_text()?.map(|path| ("rootfs".to_owned(), path));
+        let rootfs = self.rootfs_text()?.map(|path| (b"rootfs".to_vec(), path.into_bytes()));
         Ok([json].into_iter().chain(rootfs).collect())
     }
 

@@ -9,8 +9,8 @@ use ampoule_store::hash::Algorithm;
 use ampoule_store::path::{StorePath, check_name};
 
 use super::error::RecipeError;
-use super::registry::{OutputKey, Referent, Registry};
-use super::scan::{Reference, path_tail, references};
+use super::registry::{OutputText, Referent, Registry};
+use super::scan::{Reference, references};
 use super::session::Session;
 use super::values::DerivationValue;
 
@@ -20,13 +20,16 @@ pub(super) struct Recipe {
     pub(super) name: String,
     pub(super) system: String,
     pub(super) builder: String,
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<Vec<u8>>,
     /// All variables but those of the outputs.
-    pub(super) env: BTreeMap<String, String>,
+    pub(super) env: Variables,
     /// Names of the outputs in the recipe's order.
     pub(super) outputs: Vec<String>,
     pub(super) addressing: Addressing,
 }
+
+/// An environment as derivations hold it.
+pub(super) type Variables = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// How outputs get their paths.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ fn check_outputs(recipe: &Recipe) -> Result<(), RecipeError> {
         if !seen.insert(output) {
             return Err(RecipeError::new(format!("`outputs`: `{output}` is there twice")));
         }
-        if recipe.env.contains_key(output) {
+        if recipe.env.contains_key(output.as_bytes()) {
             let message = format!("`env` cannot hold `{output}`: it is the variable of an output");
             return Err(RecipeError::new(message));
         }
@@ -99,12 +102,15 @@ fn check_outputs(recipe: &Recipe) -> Result<(), RecipeError> {
 fn find_inputs(session: &Session<'_>, recipe: &Recipe, own: &[String]) -> Result<Inputs, RecipeError> {
     let state = session.state();
     let mut finder = Finder { session, registry: &state.registry, name: &recipe.name, own, inputs: Inputs::default() };
-    finder.look(&recipe.builder, &|| "`builder`".to_owned())?;
+    finder.look(recipe.builder.as_bytes(), &|| "`builder`".to_owned())?;
     for (index, argument) in recipe.args.iter().enumerate() {
         finder.look(argument, &|| format!("`args[{index}]`"))?;
     }
     for (name, value) in &recipe.env {
-        let what = || if name == "__json" { "`structured_attrs`".to_owned() } else { format!("`env[\"{name}\"]`") };
+        let what = || match String::from_utf8_lossy(name).as_ref() {
+            "__json" => "`structured_attrs`".to_owned(),
+            name => format!("`env[\"{name}\"]`"),
+        };
         finder.look(value, &what)?;
     }
     Ok(finder.inputs)
@@ -121,7 +127,7 @@ struct Finder<'f, 's> {
 }
 
 impl Finder<'_, '_> {
-    fn look(&mut self, text: &str, what: &dyn Fn() -> String) -> Result<(), RecipeError> {
+    fn look(&mut self, text: &[u8], what: &dyn Fn() -> String) -> Result<(), RecipeError> {
         references(text, self.session.store_dir.as_str(), |reference| {
             match self.registry.explain(reference) {
                 Some(Referent::Object(path)) => drop(self.inputs.sources.insert(path.clone())),
@@ -148,18 +154,17 @@ impl Finder<'_, '_> {
     }
 
     fn is_own(&self, reference: Reference<'_>) -> bool {
-        matches!(reference, Reference::Placeholder(digits) if self.own.iter().any(|own| &own[1..] == digits))
+        matches!(reference, Reference::Placeholder(digits) if self.own.iter().any(|own| &own.as_bytes()[1..] == digits))
     }
 }
 
 /// The error about a reference that nothing visible to the module explains.
 pub(super) fn unexplained(session: &Session<'_>, place: &str, reference: Reference<'_>) -> RecipeError {
-    let (what, text) = match reference {
-        Reference::Placeholder(digits) => ("placeholder", format!("/{digits}")),
-        Reference::StorePath { hash_part, rest } => {
-            ("store path", format!("{}/{hash_part}{}", session.store_dir, path_tail(rest)))
-        }
+    let what = match reference {
+        Reference::Placeholder(_) => "placeholder",
+        Reference::StorePath { .. } => "store path",
     };
+    let text = reference.shown(session.store_dir.as_str());
     RecipeError::new(format!("{place} holds the {what} `{text}`, which nothing in this file or what it loads has made"))
         .with_hint("use the value that stands for it, as in f\"{dependency}/bin\"; if another file makes it, `load` it from there")
 }
@@ -184,8 +189,8 @@ fn instantiate(
         input_sources: inputs.sources,
         system,
         builder,
-        args: args.into_iter().map(String::into_bytes).collect(),
-        env: env.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect(),
+        args,
+        env,
     };
     let rejected = |error: &dyn std::fmt::Display| RecipeError::new(error.to_string());
     derivation.check().map_err(|error| rejected(&error))?;
@@ -210,22 +215,16 @@ fn instantiate(
 /// Keeps a derivation under its path and gives the value for it, whose first output is chosen.
 pub(super) fn keep(session: &Session<'_>, derivation: Derivation, order: &[String]) -> DerivationValue {
     let path = derivation.path(session.store_dir).expect("its name has been checked");
-    let mut texts = Vec::with_capacity(order.len());
-    let mut keys = Vec::with_capacity(order.len());
-    for output in order {
+    let text_of = |output: &String| {
         let known = derivation.output_path(session.store_dir, output).expect("its names have been checked");
-        let (text, key) = match &known {
-            Some(known) => (session.store_dir.display(known), known.hash_part().to_owned()),
-            None => {
-                let text = placeholder::upstream(&path, output);
-                let key = text[1..].to_owned();
-                (text, key)
-            }
+        let text = match &known {
+            Some(known) => session.store_dir.display(known),
+            None => placeholder::upstream(&path, output),
         };
-        texts.push((output.clone(), text));
-        keys.push(OutputKey { output: output.clone(), key, path: known });
-    }
-    let value = DerivationValue::new(&derivation.name, &path, texts);
-    session.state().registry.add_derivation(&path, derivation, &keys);
-    value
+        OutputText { output: output.clone(), text, path: known }
+    };
+    let texts: Vec<OutputText> = order.iter().map(text_of).collect();
+    let name = derivation.name.clone();
+    session.state().registry.add_derivation(&path, derivation, &texts);
+    DerivationValue::new(name, &path, texts.into_iter().map(|text| (text.output, text.text)).collect())
 }

@@ -20,7 +20,7 @@ use super::values::ObjectValue;
 pub(super) fn text(session: &Session<'_>, name: &str, content: &str) -> Result<ObjectValue, RecipeError> {
     let mut others = BTreeSet::new();
     let state = session.state();
-    references(content, session.store_dir.as_str(), |reference| {
+    references(content.as_bytes(), session.store_dir.as_str(), |reference| {
         match state.registry.explain(reference) {
             Some(Referent::Object(path)) => drop(others.insert(path.clone())),
             Some(Referent::Output { derivation, .. }) => {

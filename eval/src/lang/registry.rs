@@ -1,13 +1,16 @@
 //! Everything evaluation has made, found by the texts that stand for it in strings.
 
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use ampoule_derivations::derivation::Derivation;
 use ampoule_store::content_address::{ContentAddress, References};
-use ampoule_store::path::{StoreDir, StorePath};
+use ampoule_store::path::{HASH_PART_LENGTH, StoreDir, StorePath};
 
-use super::scan::{Reference, path_tail};
+use super::scan::{PLACEHOLDER_LENGTH, Reference};
 use super::session::ModuleNumber;
 
 /// A store object whose bytes come from evaluation: a text, or a file of the catalog.
@@ -26,16 +29,26 @@ pub struct StoreObject {
 pub(super) struct Registry {
     derivations: HashMap<StorePath, Arc<Derivation>>,
     objects: BTreeMap<StorePath, StoreObject>,
-    /// By the digits of a placeholder, or the hash part of a store path. Several derivations can have one fixed output.
-    explained: HashMap<Box<str>, Vec<Explanation>>,
+    placeholders: HashMap<PlaceholderDigits, Explanations>,
+    paths: HashMap<HashPart, Explanations>,
     current: ModuleNumber,
     visible: BTreeSet<ModuleNumber>,
+}
+
+type PlaceholderDigits = [u8; PLACEHOLDER_LENGTH];
+type HashPart = [u8; HASH_PART_LENGTH];
+
+/// What one text can stand for. Mostly that is one thing; but several derivations can have the same fixed output.
+struct Explanations {
+    first: Explanation,
+    others: Vec<Explanation>,
 }
 
 struct Explanation {
     referent: Referent,
     /// The modules that made it.
-    makers: Vec<ModuleNumber>,
+    first_maker: ModuleNumber,
+    other_makers: Vec<ModuleNumber>,
 }
 
 /// What a reference in a string means.
@@ -46,7 +59,7 @@ pub(super) enum Referent {
         /// Path of the derivation.
         derivation: StorePath,
         /// Name of the output.
-        output: String,
+        output: Cow<'static, str>,
         /// The output's path, if it is known before it is built.
         path: Option<StorePath>,
     },
@@ -55,8 +68,27 @@ pub(super) enum Referent {
 }
 
 impl Explanation {
+    fn new(referent: Referent, maker: ModuleNumber) -> Self {
+        Self { referent, first_maker: maker, other_makers: Vec::new() }
+    }
+
     fn is_seen_by(&self, visible: &BTreeSet<ModuleNumber>) -> bool {
-        self.makers.iter().any(|maker| visible.contains(maker))
+        visible.contains(&self.first_maker) || self.other_makers.iter().any(|maker| visible.contains(maker))
+    }
+}
+
+impl Explanations {
+    fn all(&self) -> impl Iterator<Item = &Explanation> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn add(&mut self, referent: Referent, maker: ModuleNumber) {
+        let same = std::iter::once(&mut self.first).chain(&mut self.others).find(|known| known.referent == referent);
+        match same {
+            Some(same) if same.first_maker == maker || same.other_makers.contains(&maker) => {}
+            Some(same) => same.other_makers.push(maker),
+            None => self.others.push(Explanation::new(referent, maker)),
+        }
     }
 }
 
@@ -82,51 +114,48 @@ impl Registry {
 
     /// What a reference means to the module being evaluated.
     pub(super) fn explain(&self, reference: Reference<'_>) -> Option<&Referent> {
-        let (key, rest) = match reference {
-            Reference::Placeholder(digits) => (digits, None),
-            Reference::StorePath { hash_part, rest } => (hash_part, Some(rest)),
+        let (known, rest) = match reference {
+            Reference::Placeholder(digits) => (self.placeholders.get(digits), None),
+            Reference::StorePath { hash_part, rest } => (self.paths.get(hash_part), Some(rest)),
         };
         // Among several the choice depends on what they are, not on which was made first.
-        let seen = self.explained.get(key)?.iter().filter(|explanation| explanation.is_seen_by(&self.visible));
+        let seen = known?.all().filter(|explanation| explanation.is_seen_by(&self.visible));
         let referent = &seen.min_by(|a, b| a.referent.cmp(&b.referent))?.referent;
         match (rest, referent.known_path()) {
             (None, None) => Some(referent),
             (Some(rest), Some(path)) => {
-                let name = path_tail(rest).strip_prefix('-')?;
-                name.starts_with(path.name()).then_some(referent)
+                let name = rest.strip_prefix(b"-")?;
+                name.starts_with(path.name().as_bytes()).then_some(referent)
             }
             _ => None,
         }
     }
 
-    /// Adds a derivation. `outputs` are its outputs with their paths where they are known, `placeholders` the digits
-    /// that stand for the others.
-    pub(super) fn add_derivation(&mut self, path: &StorePath, derivation: Derivation, outputs: &[OutputKey]) {
-        for OutputKey { output, key, path: output_path } in outputs {
-            let referent =
-                Referent::Output { derivation: path.clone(), output: output.clone(), path: output_path.clone() };
-            self.explain_as(key, referent);
+    /// Adds a derivation and what stands for its outputs.
+    pub(super) fn add_derivation(&mut self, path: &StorePath, derivation: Derivation, outputs: &[OutputText]) {
+        for OutputText { output, text, path: output_path } in outputs {
+            let output = if output == "out" { Cow::Borrowed("out") } else { Cow::Owned(output.clone()) };
+            let referent = Referent::Output { derivation: path.clone(), output, path: output_path.clone() };
+            match output_path {
+                Some(known) => self.explain_path(known, referent),
+                None => {
+                    let digits = text.as_bytes()[1..].try_into().expect("a placeholder is a slash and its digits");
+                    explain(&mut self.placeholders, digits, referent, self.current);
+                }
+            }
         }
         self.derivations.entry(path.clone()).or_insert_with(|| Arc::new(derivation));
     }
 
     /// Adds an object and says its path.
     pub(super) fn add_object(&mut self, path: StorePath, object: StoreObject) {
-        self.explain_as(path.hash_part(), Referent::Object(path.clone()));
+        self.explain_path(&path, Referent::Object(path.clone()));
         self.objects.insert(path, object);
     }
 
-    fn explain_as(&mut self, key: &str, referent: Referent) {
-        let maker = self.current;
-        let Some(known) = self.explained.get_mut(key) else {
-            self.explained.insert(key.into(), vec![Explanation { referent, makers: vec![maker] }]);
-            return;
-        };
-        match known.iter_mut().find(|explanation| explanation.referent == referent) {
-            Some(same) if same.makers.contains(&maker) => {}
-            Some(same) => same.makers.push(maker),
-            None => known.push(Explanation { referent, makers: vec![maker] }),
-        }
+    fn explain_path(&mut self, path: &StorePath, referent: Referent) {
+        let hash_part = path.hash_part().as_bytes().try_into().expect("a hash part has its length");
+        explain(&mut self.paths, hash_part, referent, self.current);
     }
 
     /// The derivation at this path.
@@ -140,12 +169,21 @@ impl Registry {
     }
 }
 
-/// How strings refer to an output.
-pub(super) struct OutputKey {
+fn explain<K: Eq + Hash>(explained: &mut HashMap<K, Explanations>, key: K, referent: Referent, maker: ModuleNumber) {
+    match explained.entry(key) {
+        Entry::Occupied(mut known) => known.get_mut().add(referent, maker),
+        Entry::Vacant(free) => {
+            free.insert(Explanations { first: Explanation::new(referent, maker), others: Vec::new() });
+        }
+    }
+}
+
+/// What stands for an output in strings.
+pub(super) struct OutputText {
     /// Name of the output.
     pub(super) output: String,
-    /// Digits of its placeholder, or the hash part of its path.
-    pub(super) key: String,
+    /// Its path, or its placeholder.
+    pub(super) text: String,
     /// Its path, if it is known before it is built.
     pub(super) path: Option<StorePath>,
 }

@@ -30,8 +30,8 @@ pub(super) struct DerivationValue {
 
 impl DerivationValue {
     /// A value for a derivation; its first output is chosen.
-    pub(super) fn new(name: &str, path: &StorePath, outputs: Vec<(String, String)>) -> Self {
-        Self { name: name.to_owned(), path: path.base_name().to_owned(), outputs, chosen: 0 }
+    pub(super) fn new(name: String, path: &StorePath, outputs: Vec<(String, String)>) -> Self {
+        Self { name, path: path.base_name().to_owned(), outputs, chosen: 0 }
     }
 
     /// Path of the derivation.
