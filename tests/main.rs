@@ -13,6 +13,7 @@ mod build;
 mod check;
 mod command_line;
 mod errors;
+mod garbage;
 mod harness;
 mod interruption;
 mod limits;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the number of processors decides how many builds run at a time")]
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ Examples:
   ampoule build '//wheels:markupsafe[linux-arm64]'  one platform
   ampoule build --check --keep-going //wheels/...   the whole catalog
   ampoule build --offline //wheels:markupsafe       only from what the store has
+  ampoule build -o result //wheels:markupsafe       with links that keep the results until they are removed
 
 Standard output has one path for each wheel (or output); with --json a record. Everything else goes to standard error.")]
 pub(super) struct Arguments {
@@ -46,6 +48,9 @@ pub(super) struct Arguments {
     /// Say what would be fetched and built, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Make a link to each result, which keeps it from being collected: NAME, NAME-2 and so on
+    #[arg(short, long, value_name = "NAME", conflicts_with = "dry_run")]
+    out_link: Option<PathBuf>,
     /// Builds at a time [default: the number of processors]
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -126,8 +131,12 @@ pub(super) fn run(
     let outcomes = realiser.realise(&goals)?;
     drop(reporter);
     report_failures(&subjects, &outcomes);
+    let links = match &arguments.out_link {
+        Some(name) => make_links(&store, &subjects, &outcomes, name)?,
+        None => BTreeMap::new(),
+    };
     if arguments.json {
-        output::json(&record(&store, &subjects, &outcomes))?;
+        output::json(&record(&store, &subjects, &outcomes, &links))?;
     } else {
         print_paths(&store, &subjects, &outcomes)?;
         summarise(common, &subjects, &outcomes, arguments.check);
@@ -155,6 +164,28 @@ fn dry_run(plan: &Plan, subjects: &Subjects, json: bool) -> Result<(), Failure> 
 /// Whether the member's output and all its tests were realised.
 fn succeeded(subject: &Subject, outcomes: &Outcomes) -> bool {
     subject.tests.iter().chain([&subject.derivation]).all(|goal| outcomes.realised(goal).is_some())
+}
+
+/// Links to what succeeded, by label.
+fn make_links(
+    store: &LocalStore,
+    subjects: &Subjects,
+    outcomes: &Outcomes,
+    name: &Path,
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut links = BTreeMap::new();
+    for subject in subjects.chosen.iter().filter(|subject| succeeded(subject, outcomes)) {
+        let outputs = outcomes.realised(&subject.derivation).map(|realised| &realised.outputs);
+        let Some(path) = outputs.and_then(|outputs| outputs.get(&subject.output)) else { continue };
+        let mut link = name.as_os_str().to_owned();
+        if !links.is_empty() {
+            link.push(format!("-{}", links.len() + 1));
+        }
+        let link = std::path::absolute(link)?;
+        store.add_link(&link, path)?;
+        links.insert(subject.label.clone(), link);
+    }
+    Ok(links)
 }
 
 fn print_paths(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes) -> Result<(), Failure> {
@@ -242,7 +273,7 @@ fn summarise(common: &Common, subjects: &Subjects, outcomes: &Outcomes, check: b
     }
 }
 
-fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes) -> Value {
+fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes, links: &BTreeMap<String, PathBuf>) -> Value {
     let targets: Vec<Value> = subjects
         .chosen
         .iter()
@@ -254,6 +285,7 @@ fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes) -> Value
                 "derivation": store.store_dir().display(&subject.derivation),
                 "success": succeeded(subject, outcomes),
                 "path": path.map(|path| store.store_dir().display(path)),
+                "link": links.get(&subject.label),
                 "files": path.map(|_| files(store, subject, outcomes)),
                 "proved": realised.map(|realised| realised.proved),
                 "tests": subject.tests.iter().map(|test| store.store_dir().display(test)).collect::<Vec<_>>(),

@@ -12,6 +12,7 @@ mod build;
 mod completions;
 mod context;
 mod failure;
+mod gc;
 mod interrupt;
 mod log;
 mod output;
@@ -87,6 +88,8 @@ enum Command {
     /// Look into the store and move objects in and out
     #[command(subcommand)]
     Store(store::Command),
+    /// Delete what nothing needs any more
+    Gc(gc::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -127,6 +130,7 @@ impl Command {
             Self::Show(arguments) => arguments.json,
             Self::Sources(command) => command.wants_json(),
             Self::Store(command) => command.wants_json(),
+            Self::Gc(arguments) => arguments.json,
             Self::Log(_) | Self::Completions(_) => false,
         }
     }
@@ -143,6 +147,7 @@ fn dispatch(
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),
         Command::Store(command) => store::run(common, &command).map(|()| 0),
+        Command::Gc(arguments) => gc::run(common, &arguments).map(|()| 0),
         Command::Completions(arguments) => completions::run(&arguments).map(|()| 0),
     }
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "writes the lock, reads stored sources")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ampoule_derivations::source::{LockedSource, SourceId, SourceRequest};
 use ampoule_store::hash::Sha256Hasher;
 use ampoule_store::local::LocalStore;
+use ampoule_store::path::StorePath;
 use serde_json::{Value, json};
 
 use super::context::{Catalog, home, open_store, patterns};
@@ -59,7 +60,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Bring locked sources into the store
+    /// Bring locked sources into the store, and keep them there: as the root `catalog:DIR`
     Fetch {
         /// Look for files in this directory first
         #[arg(long, value_name = "DIR")]
@@ -208,6 +209,7 @@ fn fetch(common: &Common, options: FetchOptions, json: bool) -> Result<(), Failu
     let failures = intern_all(&sources, &wanted);
     drop(sources);
     drop(reporter);
+    keep_sources(&store, &catalog, &wanted)?;
     if json {
         let failed: Vec<Value> = failures.values().map(|error| error.to_string().into()).collect();
         let stored: Vec<Value> = wanted
@@ -229,6 +231,16 @@ fn fetch(common: &Common, options: FetchOptions, json: bool) -> Result<(), Failu
         Some(hint) => failure.hint(hint),
         None => failure,
     })
+}
+
+/// Sets the root that keeps a catalog's sources from being collected.
+fn keep_sources(store: &LocalStore, catalog: &Catalog, wanted: &[&LockedSource]) -> Result<(), Failure> {
+    let paths: BTreeSet<StorePath> = wanted.iter().filter_map(|source| store_path(store, source)).collect();
+    let paths: Vec<StorePath> = paths.into_iter().collect();
+    let stored: Vec<StorePath> = store.valid_paths(&paths)?.into_iter().collect();
+    // One spelling for one directory.
+    let directory: PathBuf = std::path::absolute(&catalog.directory)?.components().collect();
+    Ok(store.add_root(&format!("catalog:{}", directory.display()), &stored)?)
 }
 
 /// Brings sources into the store, several at a time; gives the failures by position.

@@ -1,6 +1,6 @@
 //! Keeping the store whole and small.
 
-use ampoule_store::local::LocalStore;
+use ampoule_store::local::{DeleteDeadError, LocalStore};
 use serde_json::json;
 
 use crate::cli::context::open_store;
@@ -10,7 +10,7 @@ use crate::cli::{Common, Failure, output};
 /// Commands that look after the store.
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
-    /// Delete objects that nothing else refers to
+    /// Delete objects that no root and nothing else needs
     Delete {
         /// Store paths
         #[arg(required = true)]
@@ -39,7 +39,11 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
 
 fn delete(store: &LocalStore, paths: &[String]) -> Result<(), Failure> {
     let paths = paths.iter().map(|path| store_path(store.store_dir(), path)).collect::<Result<Vec<_>, _>>()?;
-    Ok(store.delete(&paths)?)
+    store.delete_dead(&paths).map_err(|error| {
+        let alive = matches!(error, DeleteDeadError::Alive { .. });
+        let failure = Failure::from(error);
+        if alive { failure.hint("`ampoule store roots` lists and removes roots") } else { failure }
+    })
 }
 
 fn verify(store: &LocalStore, json: bool) -> Result<(), Failure> {

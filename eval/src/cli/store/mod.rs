@@ -1,9 +1,13 @@
 //! `ampoule store`: looks into the store and moves objects in and out. One file for each group of commands.
 
+mod contents;
 mod exchange;
 mod maintenance;
 mod objects;
 mod queries;
+mod relations;
+mod resolve;
+mod roots;
 
 use super::{Common, Failure};
 
@@ -15,6 +19,9 @@ Examples:
   ampoule store dump ./patches > patches.nar       as `nix-store --dump`
   ampoule store restore ./copy < patches.nar
   ampoule store info /nix/store/…-patches --json
+  ampoule store ls //wheels:idna                   what a built object holds
+  ampoule store tree /nix/store/…-x                what it needs
+  ampoule store why-depends /nix/store/…-x /nix/store/…-y
   ampoule store export --closure /nix/store/…-x | nix-store --import
   ampoule store verify")]
 pub(super) enum Command {
@@ -23,9 +30,18 @@ pub(super) enum Command {
     #[command(flatten)]
     Queries(queries::Command),
     #[command(flatten)]
+    Contents(contents::Command),
+    #[command(flatten)]
+    Relations(relations::Command),
+    #[command(flatten)]
     Exchange(exchange::Command),
     #[command(flatten)]
     Maintenance(maintenance::Command),
+    /// Say what is kept from being collected
+    #[command(subcommand)]
+    Roots(roots::Command),
+    /// Delete what nothing needs any more, as `ampoule gc`
+    Gc(super::gc::Arguments),
 }
 
 impl Command {
@@ -33,6 +49,10 @@ impl Command {
         match self {
             Self::Objects(command) => command.wants_json(),
             Self::Queries(command) => command.wants_json(),
+            Self::Contents(command) => command.wants_json(),
+            Self::Relations(command) => command.wants_json(),
+            Self::Roots(command) => command.wants_json(),
+            Self::Gc(arguments) => arguments.json,
             Self::Exchange(_) => false,
             Self::Maintenance(command) => command.wants_json(),
         }
@@ -43,7 +63,11 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Objects(command) => objects::run(common, command),
         Command::Queries(command) => queries::run(common, command),
+        Command::Contents(command) => contents::run(common, command),
+        Command::Relations(command) => relations::run(common, command),
         Command::Exchange(command) => exchange::run(common, command),
         Command::Maintenance(command) => maintenance::run(common, command),
+        Command::Roots(command) => roots::run(common, command),
+        Command::Gc(arguments) => super::gc::run(common, arguments),
     }
 }

@@ -144,7 +144,7 @@ fn add(
     if json { output::json(&Value::Array(records)) } else { Ok(()) }
 }
 
-fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(super) fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::from_error(error).context(format!("`{}`", path.display()))
 }
 
