@@ -17,6 +17,7 @@ pub mod tables;
 pub mod target;
 
 mod arguments;
+mod bounds;
 mod builtins;
 mod call;
 mod coerce;

@@ -21,7 +21,6 @@ const MAX_TICKS: u64 = 20_000_000;
 const MAX_HEAP_BYTES: usize = 2 << 30;
 const MAX_CALL_DEPTH: usize = 100;
 const MAX_LOAD_DEPTH: usize = 64;
-const MAX_NESTING: usize = 200;
 
 /// The modules of one evaluation.
 pub(super) struct Modules<'s, 'a> {
@@ -139,7 +138,7 @@ impl<'s, 'a> Modules<'s, 'a> {
     }
 
     fn evaluate(&mut self, name: &str, text: String) -> Result<Loaded, EvalError> {
-        check_nesting(name, &text)?;
+        bounds::check(&text).map_err(|excess| EvalError::new(format!("`{}` {excess}", shown(name))))?;
         let explain = |error: starlark::Error| from_starlark(&error, name, self.session);
         let syntax = AstModule::parse(name, text, &dialect(name)).map_err(explain)?;
         let (resolved, visible) = self.follow_loads(name, &syntax)?;
@@ -201,22 +200,6 @@ fn dialect(name: &str) -> Dialect {
         enable_f_strings: true,
         ..Dialect::Standard
     }
-}
-
-/// The parser recurses on nested brackets; far fewer than would harm it are already nobody's intention.
-fn check_nesting(name: &str, text: &str) -> Result<(), EvalError> {
-    let mut depth = 0_usize;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_NESTING {
-            return Err(EvalError::new(format!("`{}` nests brackets more than {MAX_NESTING} deep", shown(name))));
-        }
-    }
-    Ok(())
 }
 
 /// The module a `load` statement in `from` means: a catalog path, or a prelude file.
