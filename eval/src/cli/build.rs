@@ -70,8 +70,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().log_bytes)]
     max_log_size: u64,
     /// The most a build may write: outputs, /build and /tmp together
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().output_bytes)]
-    max_output_size: u64,
+    ///
+    /// [default: half of the machine's memory, at most 16 GiB: what a build writes lies in memory]
+    #[arg(long, value_name = "BYTES")]
+    max_output_size: Option<u64>,
     /// Processes and threads a build may have at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().processes)]
     max_processes: u32,
@@ -93,12 +95,19 @@ impl Arguments {
                 timeout_seconds: self.timeout,
                 silence_seconds: self.max_silent_time,
                 log_bytes: self.max_log_size,
-                output_bytes: self.max_output_size,
+                output_bytes: self.max_output_size.unwrap_or_else(default_output_bytes),
                 processes: self.max_processes,
                 ..Limits::default()
             },
         }
     }
+}
+
+/// Half of the memory, but no more than the limit of an ordinary build.
+fn default_output_bytes() -> u64 {
+    let system = rustix::system::sysinfo();
+    let memory = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
+    Limits::default().output_bytes.min(memory / 2)
 }
 
 pub(super) fn run(

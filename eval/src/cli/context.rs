@@ -10,7 +10,7 @@ use ampoule_store::local::LocalStore;
 use ampoule_store::path::StoreDir;
 use serde::Deserialize;
 
-use super::{Common, Failure};
+use super::{Common, Failure, output};
 use crate::lang::{DirectoryLoader, Evaluation, Inputs, Mode, Pattern, Tables};
 
 /// The file that marks the root of a recipe repository.
@@ -74,7 +74,11 @@ impl Catalog {
             mode,
             tables: &Tables::default(),
         };
-        inputs.evaluate(patterns).map_err(|error| Failure::from_recipe(&error))
+        let evaluation = inputs.evaluate(patterns).map_err(|error| Failure::from_recipe(&error))?;
+        for line in &evaluation.printed {
+            output::message(&format!("{line}\n"));
+        }
+        Ok(evaluation)
     }
 }
 

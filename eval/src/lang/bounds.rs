@@ -6,7 +6,7 @@
 /// Brackets inside each other.
 const MAX_NESTING: usize = 200;
 /// Words, operators and brackets without a comma, a semicolon or the end of the statement.
-const MAX_CHAIN: usize = 3000;
+const MAX_CHAIN: usize = 25_000;
 /// `elif` branches of one file: each lies inside the one before.
 const MAX_BRANCHES: usize = 500;
 /// Columns before the first word of a line: each level of blocks takes at least one.

@@ -14,7 +14,7 @@ use super::label::PackageName;
 use super::loader::{LoadError, is_catalog_path};
 use super::session::{ModuleNumber, Session};
 use super::values::Host;
-use super::{BUILD_FILE, PRELUDE, globals, suggest};
+use super::{BUILD_FILE, PRELUDE, bounds, globals, suggest};
 
 /// How much one module may do. Generous: they stop accidents, not attacks.
 const MAX_TICKS: u64 = 20_000_000;
