@@ -106,7 +106,7 @@ impl Arguments {
 /// Half of the memory, but no more than the limit of an ordinary build.
 fn default_output_bytes() -> u64 {
     let system = rustix::system::sysinfo();
-    let memory = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
+    let memory = system.totalram.saturating_mul(u64::from(system.mem_unit));
     Limits::default().output_bytes.min(memory / 2)
 }
 
