@@ -146,7 +146,7 @@ fn dispatch(
         Command::Show(arguments) => show::run(common, &arguments).map(|()| 0),
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),
-        Command::Store(command) => store::run(common, &command).map(|()| 0),
+        Command::Store(command) => store::run(common, &command, engine).map(|()| 0),
         Command::Gc(arguments) => gc::run(common, &arguments).map(|()| 0),
         Command::Completions(arguments) => completions::run(&arguments).map(|()| 0),
     }

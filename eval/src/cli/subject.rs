@@ -108,7 +108,7 @@ impl Subjects {
 }
 
 /// Reads a derivation from its row, or from its file in the store.
-fn read_derivation(store: &LocalStore, path: &StorePath) -> Result<Derivation, Failure> {
+pub(super) fn read_derivation(store: &LocalStore, path: &StorePath) -> Result<Derivation, Failure> {
     let unknown = || {
         Failure::new(format!("the store does not know the derivation `{}`", store.store_dir().display(path)))
             .hint("derivations become known when their target is built, or with `ampoule show --write LABEL`")

@@ -63,7 +63,12 @@ impl Realiser<'_> {
         }
     }
 
-    fn resolve(&self, path: &StorePath, derivation: &Arc<Derivation>, known: &Known) -> Result<Resolved, Failure> {
+    pub(super) fn resolve(
+        &self,
+        path: &StorePath,
+        derivation: &Arc<Derivation>,
+        known: &Known,
+    ) -> Result<Resolved, Failure> {
         let store_dir = self.store.store_dir();
         let resolved = resolve(derivation, store_dir, |input, output| known.output(input, output))
             .map_err(|error| Failure::machine(error.to_string()))?;
@@ -209,7 +214,7 @@ impl Realiser<'_> {
 }
 
 /// Whether this machine runs the derivation's builder.
-fn check_system(derivation: &Derivation) -> Result<(), Failure> {
+pub(super) fn check_system(derivation: &Derivation) -> Result<(), Failure> {
     let own = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     if derivation.system == own {
         return Ok(());

@@ -4,6 +4,7 @@
 //! before it is built: its inputs become the store paths they turned out to be, and derivations that resolve to the
 //! same one share its result.
 
+mod again;
 mod build;
 mod check;
 mod environment;

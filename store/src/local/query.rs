@@ -68,6 +68,17 @@ impl LocalStore {
     /// # Errors
     /// When the store cannot be read.
     pub fn path_info(&self, path: &StorePath) -> Result<Option<PathInfo>, QueryError> {
+        match self.registered(path)? {
+            Some(info) if self.is_on_disk(path)? => Ok(Some(info)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What was registered of an object, whether it is there or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn registered(&self, path: &StorePath) -> Result<Option<PathInfo>, QueryError> {
         let row = self.database.read("look up an object", |connection| {
             let statement = "SELECT id, nar_hash, nar_size, deriver, content_address, registered_at FROM objects
                 WHERE path = ?1 AND withdrawn = 0";
@@ -78,10 +89,7 @@ impl LocalStore {
             let references = linked(connection, REFERENCES, path)?;
             Ok(Some((row, references)))
         })?;
-        match row {
-            Some((row, references)) if self.is_on_disk(path)? => Ok(Some(row.parse(path, &references)?)),
-            _ => Ok(None),
-        }
+        Ok(row.map(|(row, references)| row.parse(path, &references)).transpose()?)
     }
 
     /// All valid objects.

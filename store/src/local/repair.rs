@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;
 
@@ -16,6 +16,7 @@ use super::descent::{open_directory, permit_owner};
 use super::failure::{DatabaseError, FileError};
 use super::layout::rename_exclusive;
 use super::lock::acquire_objects;
+use super::query::QueryError;
 use super::register::now;
 use super::stage::Staged;
 use crate::hash::Sha256Digest;
@@ -40,6 +41,9 @@ pub enum RepairError {
         /// The hash of the replacement.
         actual: Sha256Digest,
     },
+    /// The store cannot be asked.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// A file cannot be handled.
     #[error(transparent)]
     File(#[from] FileError),
@@ -49,25 +53,13 @@ pub enum RepairError {
 }
 
 impl LocalStore {
-    /// The archive hash that is registered for a path, whether its object is there or not.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn registered_hash(&self, path: &StorePath) -> Result<Option<Sha256Digest>, DatabaseError> {
-        let hash = self.database.read("look up an object", |connection| {
-            let statement = "SELECT nar_hash FROM objects WHERE path = ?1 AND withdrawn = 0";
-            connection.prepare_cached(statement)?.query_row([path.base_name()], |row| row.get(0)).optional()
-        })?;
-        Ok(hash.map(Sha256Digest::from_bytes))
-    }
-
     /// Replaces an object by a copy that has the registered hash. Its references and all else that is known of it stay.
     ///
     /// # Errors
     /// When the copy has another hash, nothing is registered, or files cannot be handled.
     pub fn repair(&self, path: &StorePath, copy: Staged) -> Result<(), RepairError> {
         let _locks = acquire_objects(&self.layout.object_locks, [path].into_iter())?;
-        let Some(expected) = self.registered_hash(path)? else {
+        let Some(expected) = self.registered(path)?.map(|info| info.nar_hash) else {
             return Err(RepairError::Unregistered { path: path.clone() });
         };
         let actual = copy.nar_hash();

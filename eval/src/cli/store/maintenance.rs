@@ -1,11 +1,10 @@
 //! Keeping the store whole and small.
 
 use ampoule_store::local::{DeleteDeadError, LocalStore};
-use serde_json::json;
 
 use crate::cli::context::open_store;
 use crate::cli::subject::store_path;
-use crate::cli::{Common, Failure, output};
+use crate::cli::{Common, Failure};
 
 /// Commands that look after the store.
 #[derive(clap::Subcommand, Debug)]
@@ -16,24 +15,11 @@ pub(in crate::cli) enum Command {
         #[arg(required = true)]
         paths: Vec<String>,
     },
-    /// Hash every object again, and say what is wrong
-    Verify {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-impl Command {
-    pub(super) fn wants_json(&self) -> bool {
-        matches!(self, Self::Verify { json: true })
-    }
 }
 
 pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Delete { paths } => delete(&open_store(common)?, paths),
-        Command::Verify { json } => verify(&open_store(common)?, *json),
     }
 }
 
@@ -44,21 +30,4 @@ fn delete(store: &LocalStore, paths: &[String]) -> Result<(), Failure> {
         let failure = Failure::from(error);
         if alive { failure.hint("`ampoule store roots` lists and removes roots") } else { failure }
     })
-}
-
-fn verify(store: &LocalStore, json: bool) -> Result<(), Failure> {
-    let findings = store.verify()?;
-    if json {
-        let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        output::json(&json!({ "findings": texts }))?;
-    } else {
-        for finding in &findings {
-            output::line(&finding.to_string())?;
-        }
-    }
-    match findings.len() {
-        0 => Ok(()),
-        count => Err(Failure::new(format!("{count} things are wrong with the store `{}`", store.home().display()))
-            .hint("`ampoule store delete` a broken object and build it again")),
-    }
 }

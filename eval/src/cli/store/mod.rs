@@ -6,10 +6,13 @@ mod maintenance;
 mod objects;
 mod queries;
 mod relations;
+mod repair;
 mod resolve;
 mod roots;
+mod verify;
 
 use super::{Common, Failure};
+use crate::sandbox::Embedded;
 
 /// Commands on store objects. Store paths may be written in full, as base names, or as they lie on disk.
 #[derive(clap::Subcommand, Debug)]
@@ -42,6 +45,10 @@ pub(super) enum Command {
     Roots(roots::Command),
     /// Delete what nothing needs any more, as `ampoule gc`
     Gc(super::gc::Arguments),
+    /// Hash objects again, and say what is wrong
+    Verify(verify::Arguments),
+    /// Put good copies in the place of broken objects: from a build, a download, or a file
+    Repair(repair::Arguments),
 }
 
 impl Command {
@@ -54,12 +61,18 @@ impl Command {
             Self::Roots(command) => command.wants_json(),
             Self::Gc(arguments) => arguments.json,
             Self::Exchange(_) => false,
-            Self::Maintenance(command) => command.wants_json(),
+            Self::Maintenance(_) => false,
+            Self::Verify(arguments) => arguments.json,
+            Self::Repair(arguments) => arguments.json,
         }
     }
 }
 
-pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
+pub(super) fn run(
+    common: &Common,
+    command: &Command,
+    engine: impl FnOnce() -> Result<Embedded, Failure>,
+) -> Result<(), Failure> {
     match command {
         Command::Objects(command) => objects::run(common, command),
         Command::Queries(command) => queries::run(common, command),
@@ -69,5 +82,7 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
         Command::Maintenance(command) => maintenance::run(common, command),
         Command::Roots(command) => roots::run(common, command),
         Command::Gc(arguments) => super::gc::run(common, arguments),
+        Command::Verify(arguments) => verify::run(common, arguments),
+        Command::Repair(arguments) => repair::run(common, arguments, engine),
     }
 }
