@@ -18,6 +18,7 @@ mod harness;
 mod interruption;
 mod limits;
 mod nix;
+mod repair;
 mod sources;
 mod store;
 mod tidy;

@@ -115,9 +115,9 @@ fn report(
     }
     let Some((path, failure)) = failures.iter().next() else { return Ok(()) };
     for (path, failure) in failures.iter().skip(1) {
-        output::message(&format!("`{}` is still broken: {}", shown(path), failure.render()));
+        output::message(&format!("`{}` is still broken: {}\n", shown(path), message(failure)));
     }
-    Err(Failure::new(format!("`{}` is still broken: {}", shown(path), failure.render().trim_end()))
+    Err(Failure::new(format!("`{}` is still broken: {}", shown(path), message(failure)))
         .hint("`ampoule store repair PATH --from FILE` takes the content from elsewhere"))
 }
 
@@ -232,4 +232,8 @@ impl Workshop<'_> {
             .map_err(|failure| Failure::new(failure.message))?;
         Ok(self.store.stage_from_path(&other.physical_path(wanted))?)
     }
+}
+
+fn message(failure: &Failure) -> String {
+    failure.to_json()["error"].as_str().unwrap_or_default().to_owned()
 }

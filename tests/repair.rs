@@ -1,0 +1,68 @@
+//! `ampoule store repair` and `verify`: broken objects are found, and good ones take their places.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::{Workspace, remove_tree};
+
+/// Gives a file other bytes, as a failing disk would.
+fn spoil(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(file, "spoilt").unwrap();
+}
+
+#[test]
+fn broken_outputs_are_built_again_inputs_first() {
+    let recipe = r#"
+upper = sh(name = "upper", script = "echo upper > $out")
+sh(name = "lower", script = "mkdir -p $out/share; cat %s > $out/share/text" % upper)
+"#;
+    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    let (upper, lower) = (workspace.ok(&["build", "//:upper"]).path(), workspace.ok(&["build", "//:lower"]).path());
+    spoil(&upper);
+    remove_tree(&lower);
+    workspace.fails(1, &["store", "verify"]).says(&["2 things are wrong", "repair --all"]);
+    let ran = workspace.ok(&["store", "repair", "--all", "--offline"]);
+    assert_eq!(ran.stdout.lines().count(), 2, "{}", ran.stdout);
+    for (object, file) in [(&upper, upper.clone()), (&lower, lower.join("share/text"))] {
+        assert_eq!(fs::read_to_string(file).unwrap(), "upper\n", "{}", object.display());
+    }
+    workspace.verify_store();
+    assert_eq!(workspace.ok(&["store", "repair", "--all"]).stdout, "", "nothing is left to do");
+}
+
+#[test]
+fn a_build_that_gives_other_bytes_replaces_nothing() {
+    let recipe = r#"sh(name = "once", script = "cat /proc/sys/kernel/random/uuid > $out")"#;
+    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    let once = workspace.ok(&["build", "//:once"]).path();
+    spoil(&once);
+    let path = once.to_str().unwrap();
+    workspace.fails(1, &["store", "repair", path]).says(&["still broken", "gives other content now"]);
+    assert_eq!(fs::read_to_string(&once).unwrap(), "spoilt");
+}
+
+#[test]
+fn a_file_from_elsewhere_must_have_the_registered_content() {
+    let workspace = Workspace::new();
+    let (good, bad) = (workspace.path().join("data"), workspace.path().join("bad"));
+    fs::write(&good, "good").unwrap();
+    fs::write(&bad, "bad").unwrap();
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let path = workspace.ok(&["store", "add", good]).stdout.trim().to_owned();
+    let object = workspace.home().join("store").join(path.rsplit('/').next().unwrap());
+    spoil(&object);
+    workspace.fails(1, &["store", "repair", &path]).says(&["no derivation is known", "--from FILE"]);
+    workspace.fails(1, &["store", "repair", &path, "--from", bad]).says(&["has the archive hash"]);
+    assert_eq!(fs::read_to_string(&object).unwrap(), "spoilt");
+    workspace.ok(&["store", "repair", &path, "--from", good]);
+    assert_eq!(fs::read_to_string(&object).unwrap(), "good");
+    let ran = workspace.ok(&["store", "verify", "--json", "--older-than", "1", "--rate", "100000000"]);
+    assert!(ran.stdout.contains("\"trusted\": 1"), "{}", ran.stdout);
+    // Modes are put right where they are.
+    fs::set_permissions(&object, fs::Permissions::from_mode(0o600)).unwrap();
+    workspace.fails(1, &["store", "verify", &path]).says(&["1 things are wrong"]);
+    workspace.ok(&["store", "repair", &path]);
+    workspace.verify_store();
+}
