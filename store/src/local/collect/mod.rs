@@ -5,6 +5,8 @@
 //! again: what became reachable since is spared, and the rows of the rest are deleted in one transaction. Only then do the
 //! files go. Whatever stops a collection leaves a store that is whole.
 
+#[cfg(test)]
+mod beside;
 mod compact;
 mod graph;
 mod leftovers;
