@@ -94,7 +94,10 @@ fn run_in_sandbox(engine: &Embedded, program: &Path) -> std::time::Duration {
     let started = Instant::now();
     let spec = Spec {
         root: Root::Empty,
-        inputs: vec![Input { source: program.parent().map(PathBuf::from).unwrap_or_default(), target: TOOLS.to_owned() }],
+        inputs: vec![Input {
+            source: program.parent().map(PathBuf::from).unwrap_or_default(),
+            target: TOOLS.to_owned(),
+        }],
         store_dir: STORE.to_owned(),
         builder: Builder::Exec { program: format!("{TOOLS}/make-directory"), args: vec![Bytes::from(OUT)] },
         env: Default::default(),
@@ -113,13 +116,13 @@ fn make_directory() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let code: [&[u8]; 7] = [
-        &[0x48, 0x8b, 0x7c, 0x24, 0x10],       // mov rdi, [rsp + 16]: argv[1]
-        &[0xbe, 0xed, 0x01, 0x00, 0x00],       // mov esi, 0755
-        &[0xb8, 0x53, 0x00, 0x00, 0x00],       // mov eax, mkdir
-        &[0x0f, 0x05],                         // syscall
-        &[0x89, 0xc7, 0xf7, 0xdf],             // mov edi, eax; neg edi: the error is the exit code
-        &[0xb8, 0x3c, 0x00, 0x00, 0x00],       // mov eax, exit
-        &[0x0f, 0x05],                         // syscall
+        &[0x48, 0x8b, 0x7c, 0x24, 0x10], // mov rdi, [rsp + 16]: argv[1]
+        &[0xbe, 0xed, 0x01, 0x00, 0x00], // mov esi, 0755
+        &[0xb8, 0x53, 0x00, 0x00, 0x00], // mov eax, mkdir
+        &[0x0f, 0x05],                   // syscall
+        &[0x89, 0xc7, 0xf7, 0xdf],       // mov edi, eax; neg edi: the error is the exit code
+        &[0xb8, 0x3c, 0x00, 0x00, 0x00], // mov eax, exit
+        &[0x0f, 0x05],                   // syscall
     ];
     let code = code.concat();
     let size = HEADERS + code.len() as u64;
@@ -128,12 +131,12 @@ fn make_directory() -> Vec<u8> {
     let long = |values: &[u64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     [
         vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        half(&[2, 62]),                      // an executable for x86-64
+        half(&[2, 62]), // an executable for x86-64
         word(&[1]),
-        long(&[BASE + HEADERS, 64, 0]),      // where it starts; where the program header lies
+        long(&[BASE + HEADERS, 64, 0]), // where it starts; where the program header lies
         word(&[0]),
         half(&[64, 56, 1, 0, 0, 0]),
-        word(&[1, 5]),                       // one segment, to be read and executed: the whole file
+        word(&[1, 5]), // one segment, to be read and executed: the whole file
         long(&[0, BASE, BASE, size, size, 4096]),
         code,
     ]

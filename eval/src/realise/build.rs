@@ -106,14 +106,20 @@ impl Realiser<'_> {
     fn make_and_register(&self, resolved: &Resolved, id: ActivityId) -> Result<BTreeMap<String, StorePath>, Failure> {
         let made = self.run(resolved, Conditions::default(), self.options.cores, id)?;
         self.phase(id, "registering");
-        let records: Vec<RealisationRecord> = made
+        let mut records: Vec<RealisationRecord> = made
             .outputs
             .iter()
             .map(|(output, object)| self.record(resolved, output, object, &made, Verdict::First))
             .collect();
+        if resolved.path != resolved.asked {
+            // What `copy_realisations` would add, in the same transaction.
+            let copy =
+                |record: &RealisationRecord| RealisationRecord { derivation: resolved.asked.clone(), ..record.clone() };
+            records.extend(records.iter().map(copy).collect::<Vec<_>>());
+        }
         let outputs = made.outputs.iter().map(|(name, object)| (name.clone(), object.path.clone())).collect();
-        self.store.register(made.outputs.into_values().collect()).map_err(|error| store_failure(&error))?;
-        self.store.record_realisations(&records).map_err(|error| store_failure(&error))?;
+        let objects = made.outputs.into_values().collect();
+        self.store.register_realised(objects, &records).map_err(|error| store_failure(&error))?;
         Ok(outputs)
     }
 

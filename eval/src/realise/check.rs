@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ampoule_store::local::{CheckRecord, Registration, Verdict};
+use ampoule_store::local::{CheckRecord, RealisationRecord, Registration, Verdict};
 use ampoule_store::path::StorePath;
 
 use super::Realiser;
@@ -57,49 +57,44 @@ impl Realiser<'_> {
             ..failure
         })?;
         let mut different = None;
+        let mut checks = Vec::new();
         for (output, object) in &made.outputs {
             let first = self.nar_hash(&outputs[output])?;
             let second = object.staged.nar_hash();
             let identical = first == second;
-            for derivation in both(resolved) {
-                let record = CheckRecord {
-                    derivation: derivation.clone(),
-                    output: output.clone(),
-                    first_nar_hash: first,
-                    second_nar_hash: second,
-                    identical,
-                    knobs: knobs.clone(),
-                    checked_at: made.started_at,
-                };
-                self.store.record_check(&record).map_err(|error| store_failure(&error))?;
-            }
+            checks.extend(both(resolved).into_iter().map(|derivation| CheckRecord {
+                derivation: derivation.clone(),
+                output: output.clone(),
+                first_nar_hash: first,
+                second_nar_hash: second,
+                identical,
+                knobs: knobs.clone(),
+                checked_at: made.started_at,
+            }));
             if !identical && different.is_none() {
                 different = Some(output.clone());
             }
         }
+        let builds = if different.is_none() { self.second_builds(resolved, &made, outputs) } else { Vec::new() };
+        self.store.record_checks(&checks, &builds).map_err(|error| store_failure(&error))?;
         match different {
-            None => self.record_second(resolved, &made, outputs),
+            None => Ok(()),
             Some(output) => Err(self.keep_both(resolved, made, &output, outputs)),
         }
     }
 
     /// Several builds of one output are several records.
-    fn record_second(
+    fn second_builds(
         &self,
         resolved: &Resolved,
         made: &Made,
         outputs: &BTreeMap<String, StorePath>,
-    ) -> Result<(), Failure> {
-        let records: Vec<_> = made
-            .outputs
-            .iter()
-            .map(|(output, object)| {
-                let mut record = self.record(resolved, output, object, made, Verdict::Identical);
-                record.path.clone_from(&outputs[output]);
-                record
-            })
-            .collect();
-        self.store.record_realisations(&records).map_err(|error| store_failure(&error))
+    ) -> Vec<RealisationRecord> {
+        let record = made.outputs.iter().map(|(output, object)| {
+            let path = outputs[output].clone();
+            RealisationRecord { path, ..self.record(resolved, output, object, made, Verdict::Identical) }
+        });
+        record.collect()
     }
 
     /// Registers the second build beside the first, and says where they differ.
@@ -145,8 +140,7 @@ impl Realiser<'_> {
         };
         let record = self.record(resolved, output, &object, made, Verdict::Different);
         let path = object.path.clone();
-        self.store.register(vec![object]).map_err(|error| store_failure(&error))?;
-        self.store.record_realisations(&[record]).map_err(|error| store_failure(&error))?;
+        self.store.register_realised(vec![object], &[record]).map_err(|error| store_failure(&error))?;
         self.reporter.report(Event::Detail(format!("kept the second build as `{path}`")));
         Ok(path)
     }

@@ -1,6 +1,7 @@
 //! The SQLite database: opening it cheaply, creating it once, and running statements whatever other processes do.
 //!
-//! The database is in WAL mode with `synchronous = FULL`: what a committed transaction says survives a power cut.
+//! The database is in WAL mode with `synchronous = FULL`: what a committed transaction says survives a power cut, unless
+//! it was written [lazily](Database::write_lazily).
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,7 @@ pub enum OpenDatabaseError {
 #[derive(Debug)]
 pub(super) struct Database {
     connection: Mutex<Connection>,
+    durability: Durability,
 }
 
 impl Database {
@@ -105,7 +107,7 @@ impl Database {
         if found != store_directory {
             return Err(OpenDatabaseError::OtherStoreDirectory { path, found, wanted: store_directory.to_owned() });
         }
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection), durability })
     }
 
     /// Runs something that only reads.
@@ -122,11 +124,36 @@ impl Database {
     pub(super) fn write<T, E: From<DatabaseError>>(
         &self,
         action: &'static str,
+        run: impl FnMut(&Transaction<'_>) -> Result<T, Refused<E>>,
+    ) -> Result<T, E> {
+        self.commit(action, synchronous(self.durability), run)
+    }
+
+    /// As [`Database::write`], for what can be made again: it does not wait for the disk, so a power cut may take the
+    /// transaction back. What is written afterwards never survives without it.
+    pub(super) fn write_lazily<T, E: From<DatabaseError>>(
+        &self,
+        action: &'static str,
+        run: impl FnMut(&Transaction<'_>) -> Result<T, Refused<E>>,
+    ) -> Result<T, E> {
+        let synchronous = match self.durability {
+            Durability::Full => "PRAGMA synchronous = NORMAL",
+            Durability::Relaxed => synchronous(self.durability),
+        };
+        self.commit(action, synchronous, run)
+    }
+
+    fn commit<T, E: From<DatabaseError>>(
+        &self,
+        action: &'static str,
+        synchronous: &str,
         mut run: impl FnMut(&Transaction<'_>) -> Result<T, Refused<E>>,
     ) -> Result<T, E> {
         let mut connection = self.lock();
         for attempt in 1.. {
-            let source = match transact(&mut connection, &mut run) {
+            // Every transaction says anew how it is committed, so that none depends on how another one ended.
+            let result = connection.execute_batch(synchronous).map_err(Refused::Sqlite);
+            let source = match result.and_then(|()| transact(&mut connection, &mut run)) {
                 Ok(value) => return Ok(value),
                 Err(Refused::Because(error)) => return Err(error),
                 Err(Refused::Sqlite(source)) => DatabaseError::Sqlite { action, source },
@@ -152,6 +179,14 @@ impl Database {
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic inside a transaction has rolled it back: the connection is as good as before.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a transaction that this durability asks for is committed.
+const fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Full => "PRAGMA synchronous = FULL",
+        Durability::Relaxed => "PRAGMA synchronous = OFF",
     }
 }
 
@@ -206,10 +241,8 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch(match durability {
-        Durability::Full => "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA synchronous = FULL;",
-        Durability::Relaxed => "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA synchronous = OFF;",
-    })?;
+    connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY")?;
+    connection.execute_batch(synchronous(durability))?;
     Ok(connection)
 }
 

@@ -83,7 +83,8 @@ impl LocalStore {
         if new.is_empty() {
             return Ok(());
         }
-        self.database.write("add derivations", |transaction| {
+        // Recipes say them again whenever they are needed; so nobody waits for the disk.
+        self.database.write_lazily("add derivations", |transaction| {
             let mut insert =
                 transaction.prepare_cached("INSERT OR IGNORE INTO derivations (path, aterm) VALUES (?1, ?2)")?;
             let mut refer = transaction.prepare_cached("INSERT INTO derivation_references VALUES (?1, ?2)")?;

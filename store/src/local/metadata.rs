@@ -71,7 +71,7 @@ impl LocalStore {
             rustix::fs::utimensat(directory, name, &EPOCH, AtFlags::SYMLINK_NOFOLLOW)?;
             Ok(Step::GoOn)
         })?;
-        self.make_durable()
+        self.make_durable([path])
     }
 
     /// Goes through an object and shows what is irregular, in directories first their entries.

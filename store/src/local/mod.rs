@@ -9,6 +9,7 @@
 //!   [protects](LocalStore::protect). [`LocalStore::collect_garbage`] deletes the rest, at any time.
 //! - Nothing here runs builds or knows what a derivation says.
 
+mod barrier;
 mod collect;
 mod copy;
 mod database;

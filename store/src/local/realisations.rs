@@ -107,25 +107,8 @@ impl LocalStore {
     /// When the database refuses.
     pub fn record_realisations(&self, records: &[RealisationRecord]) -> Result<(), RecordError> {
         let Some(first) = records.first() else { return Ok(()) };
-        let statement = "INSERT INTO realisations (derivation, output, path, nar_hash, engine, started_at,
-            duration_milliseconds, log, verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        let written = self.database.write("record realisations", |transaction| {
-            let mut statement = transaction.prepare_cached(statement)?;
-            for record in records {
-                statement.execute(params![
-                    record.derivation.base_name(),
-                    record.output,
-                    record.path.base_name(),
-                    record.nar_hash.as_ref().map(Sha256Digest::as_bytes),
-                    record.engine,
-                    record.started_at,
-                    i64::try_from(record.duration_milliseconds).unwrap_or(i64::MAX),
-                    record.log,
-                    record.verdict.name(),
-                ])?;
-            }
-            Ok(())
-        });
+        let written =
+            self.database.write("record realisations", |transaction| Ok(insert_realisations(transaction, records)?));
         written.map_err(|source| RecordError {
             derivation: first.derivation.clone(),
             output: first.output.clone(),
@@ -207,23 +190,22 @@ impl LocalStore {
     /// # Errors
     /// When the database refuses.
     pub fn record_check(&self, record: &CheckRecord) -> Result<(), RecordError> {
-        let statement = "INSERT INTO checks (derivation, output, first_nar_hash, second_nar_hash, identical, knobs,
-            checked_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let written = self.database.write("record a check", |transaction| {
-            transaction.prepare_cached(statement)?.execute(params![
-                record.derivation.base_name(),
-                record.output,
-                record.first_nar_hash.as_bytes(),
-                record.second_nar_hash.as_bytes(),
-                record.identical,
-                record.knobs,
-                record.checked_at,
-            ])?;
-            Ok(())
+        self.record_checks(std::slice::from_ref(record), &[])
+    }
+
+    /// Adds several such records, and those of the builds they speak of, all or none.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn record_checks(&self, checks: &[CheckRecord], builds: &[RealisationRecord]) -> Result<(), RecordError> {
+        let Some(first) = checks.first() else { return self.record_realisations(builds) };
+        let written = self.database.write("record checks", |transaction| {
+            insert_checks(transaction, checks)?;
+            Ok(insert_realisations(transaction, builds)?)
         });
         written.map_err(|source| RecordError {
-            derivation: record.derivation.clone(),
-            output: record.output.clone(),
+            derivation: first.derivation.clone(),
+            output: first.output.clone(),
             source,
         })
     }
@@ -257,6 +239,47 @@ impl LocalStore {
     pub fn proof(&self, derivation: &StorePath, output: &str) -> Result<Option<CheckRecord>, QueryError> {
         Ok(self.checks(derivation, output)?.pop().filter(|newest| newest.identical))
     }
+}
+
+/// Adds rows of realisations.
+pub(super) fn insert_realisations(connection: &Connection, records: &[RealisationRecord]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO realisations (derivation, output, path, nar_hash, engine, started_at, duration_milliseconds, log,
+            verdict) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for record in records {
+        statement.execute(params![
+            record.derivation.base_name(),
+            record.output,
+            record.path.base_name(),
+            record.nar_hash.as_ref().map(Sha256Digest::as_bytes),
+            record.engine,
+            record.started_at,
+            i64::try_from(record.duration_milliseconds).unwrap_or(i64::MAX),
+            record.log,
+            record.verdict.name(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn insert_checks(connection: &Connection, checks: &[CheckRecord]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO checks (derivation, output, first_nar_hash, second_nar_hash, identical, knobs, checked_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for check in checks {
+        statement.execute(params![
+            check.derivation.base_name(),
+            check.output,
+            check.first_nar_hash.as_bytes(),
+            check.second_nar_hash.as_bytes(),
+            check.identical,
+            check.knobs,
+            check.checked_at,
+        ])?;
+    }
+    Ok(())
 }
 
 fn rows<T>(
@@ -365,6 +388,22 @@ mod tests {
         let asked = [(drv.clone(), "dev".into()), (drv.clone(), "out".into()), (path(9, "b.drv"), "out".into())];
         assert_eq!(store.realisations(&asked).unwrap(), [None, Some(object), None]);
         assert!(store.realisations(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn records_come_with_the_objects_or_not_at_all() {
+        let home = Home::new();
+        let store = home.open();
+        let (drv, object, missing) = (path(1, "a.drv"), path(2, "a"), path(3, "missing"));
+        let records = [record(&drv, &object, Verdict::First)];
+        let refused = store.register_realised(vec![file(&store, &object, "a", &[&missing])], &records);
+        refused.unwrap_err();
+        assert_eq!(store.provenance(&drv, "out").unwrap(), []);
+        store.register_realised(vec![file(&store, &object, "a", &[])], &records).unwrap();
+        assert_eq!(store.provenance(&drv, "out").unwrap(), records);
+        // Made once more: the object is there, the record is new.
+        store.register_realised(vec![file(&store, &object, "a", &[])], &records).unwrap();
+        assert_eq!(home.open().provenance(&drv, "out").unwrap().len(), 2);
     }
 
     #[test]

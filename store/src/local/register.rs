@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
+use super::barrier::make_durable;
 use super::copy::{Kind, set_times};
 use super::database::Refused;
 use super::descent::open_directory;
@@ -21,6 +22,7 @@ use super::failure::{DatabaseError, FileError};
 use super::layout::rename_exclusive;
 use super::lock::acquire_objects;
 use super::query::QueryError;
+use super::realisations::{RealisationRecord, insert_realisations};
 use super::remove::remove_tree;
 use super::stage::Staged;
 use super::{Durability, LocalStore};
@@ -76,6 +78,18 @@ impl LocalStore {
     /// # Errors
     /// When a reference is missing, the disk is full or the database refuses.
     pub fn register(&self, batch: Vec<Registration>) -> Result<Vec<PathInfo>, RegisterError> {
+        self.register_realised(batch, &[])
+    }
+
+    /// As [`LocalStore::register`], and adds the records of what made the objects in the same transaction.
+    ///
+    /// # Errors
+    /// As for [`LocalStore::register`]; then there are no records either.
+    pub fn register_realised(
+        &self,
+        batch: Vec<Registration>,
+        records: &[RealisationRecord],
+    ) -> Result<Vec<PathInfo>, RegisterError> {
         let order: Vec<StorePath> = batch.iter().map(|registration| registration.path.clone()).collect();
         let mut objects = BTreeMap::new();
         for registration in batch {
@@ -91,10 +105,12 @@ impl LocalStore {
             }
         }
         objects.retain(|path, _| !infos.contains_key(path));
-        if !objects.is_empty() {
+        if objects.is_empty() {
+            self.write_rows(&objects, 0, records)?;
+        } else {
             self.check_references(&objects)?;
             let registered_at = now();
-            self.put_in_place(&objects, registered_at)?;
+            self.put_in_place(&objects, registered_at, records)?;
             infos.extend(objects.into_iter().map(|(path, object)| (path, info(object, registered_at))));
         }
         Ok(order.iter().map(|path| infos[path].clone()).collect())
@@ -121,13 +137,14 @@ impl LocalStore {
         &self,
         objects: &BTreeMap<StorePath, Registration>,
         registered_at: i64,
+        records: &[RealisationRecord],
     ) -> Result<(), RegisterError> {
         self.withdraw(objects.keys())?;
         let moved = objects.values().try_for_each(|object| self.move_in(object));
         let result = moved
-            .and_then(|()| self.make_durable())
+            .and_then(|()| self.make_durable(objects.keys()))
             .map_err(RegisterError::from)
-            .and_then(|()| self.write_rows(objects, registered_at));
+            .and_then(|()| self.write_rows(objects, registered_at, records));
         // After a failed commit the rows may be found to count after all, and must not be without their files then.
         let may_count = matches!(result, Err(RegisterError::Database(DatabaseError::Commit { .. })));
         if result.is_err() && !may_count {
@@ -180,19 +197,25 @@ impl LocalStore {
         Ok(())
     }
 
-    /// One barrier for everything in the store's file system: contents, modes and names.
-    pub(super) fn make_durable(&self) -> Result<(), FileError> {
+    /// One barrier for contents, modes and names of the objects.
+    pub(super) fn make_durable<'a>(&self, objects: impl IntoIterator<Item = &'a StorePath>) -> Result<(), FileError> {
         if self.durability == Durability::Relaxed {
             return Ok(());
         }
-        match rustix::fs::syncfs(&self.layout.store) {
-            Err(Errno::NOSYS) => rustix::fs::sync(),
-            other => other.map_err(|source| FileError::new("write to disk", self.layout.home.join("store"), source))?,
-        }
-        Ok(())
+        let names = objects.into_iter().map(|path| OsStr::new(path.base_name()));
+        make_durable(self.layout.store.as_fd(), names)
+            .map_err(|source| FileError::new("write to disk", self.layout.home.join("store"), source))
     }
 
-    fn write_rows(&self, objects: &BTreeMap<StorePath, Registration>, registered_at: i64) -> Result<(), RegisterError> {
+    fn write_rows(
+        &self,
+        objects: &BTreeMap<StorePath, Registration>,
+        registered_at: i64,
+        records: &[RealisationRecord],
+    ) -> Result<(), RegisterError> {
+        if objects.is_empty() && records.is_empty() {
+            return Ok(());
+        }
         self.database.write("register objects", |transaction| {
             for (path, object) in objects {
                 write_object(transaction, path, object, registered_at)?;
@@ -201,7 +224,7 @@ impl LocalStore {
             for (path, object) in objects {
                 write_references(transaction, path, object)?;
             }
-            Ok(())
+            Ok(insert_realisations(transaction, records)?)
         })
     }
 }
