@@ -94,8 +94,7 @@ impl Realiser<'_> {
     /// # Errors
     /// When a derivation is not known or the store cannot be read.
     pub fn plan(&self, goals: &[StorePath]) -> Result<Plan, RealiseError> {
-        let status = |path: &StorePath, derivation: &Derivation| self.status(path, derivation);
-        Ok(plan::plan(goals, self.options.check, self.derivations, status)?)
+        Ok(plan::plan(goals, self.options.check, self.derivations, |asked| self.statuses(asked))?)
     }
 
     /// Makes the outputs of `goals` valid, and with a check proves everything they are made of.
@@ -123,34 +122,62 @@ impl Realiser<'_> {
 
     /// What the store knows of a derivation's outputs. Those it has are not collected while it is open.
     fn status(&self, path: &StorePath, derivation: &Derivation) -> Result<Status, QueryError> {
-        let mut outputs = BTreeMap::new();
-        for (name, output) in &derivation.outputs {
-            let found = match output {
-                Output::Floating { .. } | Output::Deferred => self.store.keep_realisation(path, name)?,
-                Output::Fixed(_) | Output::InputAddressed(_) => {
-                    let known = derivation.output_path(self.store.store_dir(), name).ok().flatten();
-                    match known {
-                        Some(path) if self.store.keep_valid(&path)? => Some(path),
-                        _ => None,
+        Ok(self.statuses(&[(path, derivation)])?.pop().unwrap_or_default())
+    }
+
+    /// What the store knows of the outputs of many derivations, in their order. Those it has are not collected meanwhile.
+    fn statuses(&self, asked: &[(&StorePath, &Derivation)]) -> Result<Vec<Status>, QueryError> {
+        let mut statuses: Vec<Status> = Vec::with_capacity(asked.len());
+        // Each output is looked up by its path where that is known beforehand, else by what it became.
+        let (mut floating, mut positions, mut known) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, (path, derivation)) in asked.iter().enumerate() {
+            statuses.push(Status { outputs: Some(BTreeMap::new()), proved: derivation.fixed_output().is_some() });
+            for (name, output) in &derivation.outputs {
+                match output {
+                    Output::Floating { .. } | Output::Deferred => {
+                        floating.push(((*path).clone(), name.clone()));
+                        positions.push(position);
+                    }
+                    Output::Fixed(_) | Output::InputAddressed(_) => {
+                        let path = derivation.output_path(self.store.store_dir(), name).ok().flatten();
+                        known.push((position, name, path));
                     }
                 }
-            };
-            if let Some(found) = found {
-                outputs.insert(name.clone(), found);
             }
         }
-        let outputs = (outputs.len() == derivation.outputs.len()).then_some(outputs);
-        let proved = derivation.fixed_output().is_some() || self.is_proved(path, derivation)?;
-        Ok(Status { outputs, proved })
+        let found = self.store.keep_realisations(&floating)?;
+        for ((position, (_, name)), found) in positions.into_iter().zip(&floating).zip(found) {
+            statuses[position].add_output(name, found);
+        }
+        let paths: Vec<StorePath> = known.iter().filter_map(|(_, _, path)| path.clone()).collect();
+        let valid = self.store.keep_valid_paths(&paths)?;
+        for (position, name, path) in known {
+            statuses[position].add_output(name, path.filter(|path| valid.contains(path)));
+        }
+        self.add_proofs(asked, &mut statuses)?;
+        Ok(statuses)
+    }
+
+    fn add_proofs(&self, asked: &[(&StorePath, &Derivation)], statuses: &mut [Status]) -> Result<(), QueryError> {
+        let mut outputs = Vec::new();
+        let mut positions = Vec::new();
+        for (position, (path, derivation)) in asked.iter().enumerate() {
+            if !statuses[position].proved {
+                outputs.extend(derivation.outputs.keys().map(|name| ((*path).clone(), name.clone())));
+                positions.extend(derivation.outputs.keys().map(|_| position));
+                // Until one of its outputs turns out to have no proof.
+                statuses[position].proved = true;
+            }
+        }
+        for (position, proved) in positions.into_iter().zip(self.store.are_proved(&outputs)?) {
+            statuses[position].proved &= proved;
+        }
+        Ok(())
     }
 
     fn is_proved(&self, path: &StorePath, derivation: &Derivation) -> Result<bool, QueryError> {
-        for name in derivation.outputs.keys() {
-            if self.store.proof(path, name)?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let outputs: Vec<_> = derivation.outputs.keys().map(|name| (path.clone(), name.clone())).collect();
+        Ok(self.store.are_proved(&outputs)?.into_iter().all(|proved| proved))
     }
 
     /// Puts what the steps need beforehand into the store: the derivations themselves, and texts and files.

@@ -18,6 +18,16 @@ pub struct Status {
     pub proved: bool,
 }
 
+impl Status {
+    /// Adds what became of one output; without it the derivation has no outputs yet.
+    pub(super) fn add_output(&mut self, name: &str, found: Option<StorePath>) {
+        match (&mut self.outputs, found) {
+            (Some(outputs), Some(found)) => drop(outputs.insert(name.to_owned(), found)),
+            _ => self.outputs = None,
+        }
+    }
+}
+
 /// How much of a derivation is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
@@ -96,31 +106,44 @@ pub enum PlanError<E> {
     Status(E),
 }
 
-/// Plans the work for `goals`. `status` says what is known of a derivation; it is asked once for each.
+/// Plans the work for `goals`. `statuses` says what is known of derivations, many at a time; each is asked about once.
 pub(super) fn plan<E>(
     goals: &[StorePath],
     check: bool,
     derivations: &BTreeMap<StorePath, Arc<Derivation>>,
-    mut status: impl FnMut(&StorePath, &Derivation) -> Result<Status, E>,
+    mut statuses: impl FnMut(&[(&StorePath, &Derivation)]) -> Result<Vec<Status>, E>,
 ) -> Result<Plan, PlanError<E>> {
     let mut known: BTreeMap<&StorePath, Status> = BTreeMap::new();
     let mut needs: BTreeMap<&StorePath, Need> = BTreeMap::new();
-    let mut pending: Vec<(&StorePath, Need)> = goals.iter().map(|goal| (goal, Need::Outputs)).collect();
-    while let Some((path, need)) = pending.pop() {
-        if needs.get(path).is_some_and(|before| *before >= need) {
-            continue;
+    let mut wave: BTreeMap<&StorePath, Need> = goals.iter().map(|goal| (goal, Need::Outputs)).collect();
+    while !wave.is_empty() {
+        let find =
+            |path: &&StorePath| derivations.get_key_value(*path).ok_or_else(|| PlanError::Unknown((*path).clone()));
+        let new = wave.keys().filter(|path| !known.contains_key(**path)).map(find);
+        let new = new.map(|found| found.map(|(path, derivation)| (path, derivation.as_ref())));
+        let new: Vec<(&StorePath, &Derivation)> = new.collect::<Result<_, _>>()?;
+        let found = statuses(&new).map_err(PlanError::Status)?;
+        known.extend(new.into_iter().map(|(path, _)| path).zip(found));
+
+        let mut next: BTreeMap<&StorePath, Need> = BTreeMap::new();
+        for (path, need) in wave {
+            if needs.get(path).is_some_and(|before| *before >= need) {
+                continue;
+            }
+            needs.insert(path, need);
+            let inputs_need = match (work(&known[path], need, check), check) {
+                (Some(_), _) => Need::Outputs,
+                (None, true) => Need::Proof,
+                (None, false) => continue,
+            };
+            for input in derivations[path].input_derivations.keys() {
+                if needs.get(input).is_none_or(|before| *before < inputs_need) {
+                    let wanted = next.entry(input).or_insert(inputs_need);
+                    *wanted = inputs_need.max(*wanted);
+                }
+            }
         }
-        let (path, derivation) = derivations.get_key_value(path).ok_or_else(|| PlanError::Unknown(path.clone()))?;
-        if !known.contains_key(path) {
-            known.insert(path, status(path, derivation).map_err(PlanError::Status)?);
-        }
-        needs.insert(path, need);
-        let inputs_need = match (work(&known[path], need, check), check) {
-            (Some(_), _) => Need::Outputs,
-            (None, true) => Need::Proof,
-            (None, false) => continue,
-        };
-        pending.extend(derivation.input_derivations.keys().map(|input| (input, inputs_need)));
+        wave = next;
     }
     order(derivations, &needs, known, check)
 }
@@ -229,7 +252,10 @@ mod tests {
             let proved = derivation.fixed_output().is_some() || proved.contains(&name);
             Ok::<_, Infallible>(Status { outputs, proved })
         };
-        let plan = plan(std::slice::from_ref(&example.goal), check, &example.derivations, status).unwrap();
+        let plan = plan(std::slice::from_ref(&example.goal), check, &example.derivations, |asked| {
+            asked.iter().map(|(path, derivation)| status(path, derivation)).collect()
+        });
+        let plan = plan.unwrap();
         let steps = plan.steps.iter().zip(&plan.tasks).map(|(step, task)| {
             let verbs =
                 [(step.make, "make "), (step.check, "check ")].map(|(is, verb)| if is { verb } else { "" }).concat();
@@ -275,8 +301,10 @@ mod tests {
         let mut example = example();
         let goal = example.goal.clone();
         example.derivations.retain(|path, _| *path == goal);
-        let status = |_: &StorePath, _: &Derivation| Ok::<_, Infallible>(Status::default());
-        let error = plan(&[goal], false, &example.derivations, status).unwrap_err();
+        let error = plan(&[goal], false, &example.derivations, |asked| {
+            Ok::<_, Infallible>(asked.iter().map(|_| Status::default()).collect())
+        });
+        let error = error.unwrap_err();
         assert!(matches!(error, PlanError::Unknown(_)), "{error}");
     }
 }

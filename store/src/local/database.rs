@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -110,14 +111,20 @@ impl Database {
         Ok(Self { connection: Mutex::new(connection), durability })
     }
 
-    /// Runs something that only reads.
+    /// Runs something that only reads, however many statements that takes, on one state of the database.
     pub(super) fn read<T>(
         &self,
         action: &'static str,
         mut run: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, DatabaseError> {
         let connection = self.lock();
-        retry(action, || run(&connection))
+        retry(action, || {
+            // Without it every statement would lock and unlock the write-ahead log's index for itself.
+            let transaction = connection.unchecked_transaction()?;
+            let value = run(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
     }
 
     /// Runs something in one transaction that locks out other writers from its start. It may run several times.
@@ -241,6 +248,8 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // A prepared statement keeps its plan: otherwise some are prepared anew whenever a parameter changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY")?;
     connection.execute_batch(synchronous(durability))?;
     Ok(connection)

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::LocalStore;
 use super::failure::DatabaseError;
@@ -239,6 +239,21 @@ impl LocalStore {
     pub fn proof(&self, derivation: &StorePath, output: &str) -> Result<Option<CheckRecord>, QueryError> {
         Ok(self.checks(derivation, output)?.pop().filter(|newest| newest.identical))
     }
+
+    /// Whether there is a [proof](LocalStore::proof), for many outputs at once; in the order of the questions.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn are_proved(&self, outputs: &[(StorePath, String)]) -> Result<Vec<bool>, QueryError> {
+        let statement = "SELECT identical FROM checks WHERE derivation = ?1 AND output = ?2 ORDER BY id DESC LIMIT 1";
+        Ok(self.database.read("look up proofs", |connection| {
+            let mut statement = connection.prepare_cached(statement)?;
+            let newest = outputs.iter().map(|(derivation, output)| {
+                statement.query_row([derivation.base_name(), output], |row| row.get(0)).optional()
+            });
+            newest.map(|newest| Ok(newest?.unwrap_or(false))).collect()
+        })?)
+    }
 }
 
 /// Adds rows of realisations.
@@ -427,5 +442,25 @@ mod tests {
         assert_eq!(store.proof(&drv, "out").unwrap(), None);
         assert_eq!(store.checks(&drv, "out").unwrap(), [check(true, 1), check(false, 2)]);
         assert_eq!(store.proof(&drv, "dev").unwrap(), None);
+    }
+
+    #[test]
+    fn proofs_are_looked_up_at_once_in_order() {
+        let home = Home::new();
+        let store = home.open();
+        let check = |number, identical| CheckRecord {
+            derivation: path(number, "a.drv"),
+            output: "out".into(),
+            first_nar_hash: Sha256Digest::of(b"1"),
+            second_nar_hash: Sha256Digest::of(b"2"),
+            identical,
+            knobs: String::new(),
+            checked_at: 1,
+        };
+        store.record_checks(&[check(1, true), check(2, true), check(3, false)], &[]).unwrap();
+        store.record_checks(&[check(2, false), check(3, true)], &[]).unwrap();
+        let asked = [4, 3, 2, 1].map(|number| (path(number, "a.drv"), "out".to_owned()));
+        assert_eq!(store.are_proved(&asked).unwrap(), [false, true, false, true]);
+        assert!(store.are_proved(&[]).unwrap().is_empty());
     }
 }

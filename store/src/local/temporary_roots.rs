@@ -80,8 +80,16 @@ impl LocalStore {
     /// # Errors
     /// When the store cannot be read, or the object not protected.
     pub fn keep_valid(&self, path: &StorePath) -> Result<bool, QueryError> {
-        self.protect([path])?;
-        self.is_valid(path)
+        Ok(!self.keep_valid_paths(std::slice::from_ref(path))?.is_empty())
+    }
+
+    /// Those of the paths that are valid; they are kept from being collected until this store is dropped.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the objects not protected.
+    pub fn keep_valid_paths(&self, paths: &[StorePath]) -> Result<BTreeSet<StorePath>, QueryError> {
+        self.protect(paths)?;
+        self.valid_paths(paths)
     }
 
     /// As [`LocalStore::realisation`], and keeps the answer from being collected until this store is dropped.
@@ -96,6 +104,22 @@ impl LocalStore {
             // It was collected between the two questions, so that the answer is another one now.
         }
         Ok(None)
+    }
+
+    /// As [`LocalStore::keep_realisation`], for many outputs at once; the answers are in the order of the questions.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the objects not protected.
+    pub fn keep_realisations(&self, outputs: &[(StorePath, String)]) -> Result<Vec<Option<StorePath>>, QueryError> {
+        let mut answers = self.realisations(outputs)?;
+        let found: Vec<StorePath> = answers.iter().flatten().cloned().collect();
+        let valid = self.keep_valid_paths(&found)?;
+        for ((derivation, output), answer) in outputs.iter().zip(&mut answers) {
+            if answer.as_ref().is_some_and(|path| !valid.contains(path)) {
+                *answer = self.keep_realisation(derivation, output)?;
+            }
+        }
+        Ok(answers)
     }
 
     fn start_protection(&self) -> Result<Protection, FileError> {
