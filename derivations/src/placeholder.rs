@@ -16,11 +16,11 @@ pub fn output(output: &str) -> String {
 pub fn upstream(derivation: &StorePath, output: &str) -> String {
     let name = derivation.derivation_name().unwrap_or_else(|| derivation.name());
     let path_name = output_path_name(name, output);
-    render(&format!("nix-upstream-output:{}:{path_name}", derivation.hash_part()))
+    render(&["nix-upstream-output:", derivation.hash_part(), ":", &path_name].concat())
 }
 
 fn render(text: &str) -> String {
-    format!("/{}", Sha256Digest::of(text.as_bytes()).to_nix32())
+    ["/", &Sha256Digest::of(text.as_bytes()).to_nix32()].concat()
 }
 
 #[cfg(test)]

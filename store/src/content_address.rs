@@ -223,8 +223,7 @@ impl StoreDir {
     fn kind_of(&self, word: &str, references: &BTreeSet<StorePath>) -> String {
         let mut kind = word.to_owned();
         for path in references {
-            kind.push(':');
-            kind.push_str(&self.display(path));
+            kind.extend([":", self.as_str(), "/", path.base_name()]);
         }
         kind
     }

@@ -121,7 +121,7 @@ impl StorePath {
     /// When the name is not allowed.
     pub fn new(hash: &[u8; HASH_LENGTH], name: &str) -> Result<Self, PathError> {
         check_name(name)?;
-        Ok(Self { base_name: format!("{}-{name}", base32::encode(hash)).into() })
+        Ok(Self { base_name: [base32::encode(hash).as_str(), "-", name].concat().into() })
     }
 
     /// Reads `<hash part>-<name>`.
@@ -227,7 +227,7 @@ impl StoreDir {
     /// The full logical path of a store path.
     #[must_use]
     pub fn display(&self, path: &StorePath) -> String {
-        format!("{}/{path}", self.path)
+        [&*self.path, "/", path.base_name()].concat()
     }
 
     /// Reads the full logical path of a store path.
@@ -265,7 +265,7 @@ impl StoreDir {
     /// When the name is not allowed.
     pub fn fingerprinted_path(&self, kind: &str, digest: &Sha256Digest, name: &str) -> Result<StorePath, PathError> {
         check_name(name)?;
-        let fingerprint = format!("{kind}:sha256:{}:{}:{name}", digest.to_hex(), self.path);
+        let fingerprint = [kind, ":sha256:", &digest.to_hex(), ":", &self.path, ":", name].concat();
         StorePath::new(&compress(&Sha256Digest::of(fingerprint.as_bytes())), name)
     }
 }

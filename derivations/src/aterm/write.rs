@@ -1,7 +1,5 @@
 //! Derivations to text.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ampoule_store::path::StoreDir;
 
 use crate::derivation::{Derivation, Output};
@@ -9,22 +7,18 @@ use crate::derivation::{Derivation, Output};
 /// The text of a derivation.
 #[must_use]
 pub fn write(derivation: &Derivation, store_dir: &StoreDir) -> Vec<u8> {
-    let inputs = derivation
-        .input_derivations
-        .iter()
-        .map(|(path, outputs)| (store_dir.display(path), outputs.iter().map(String::as_str).collect()))
-        .collect();
-    write_modulo(derivation, store_dir, false, &inputs)
+    let inputs = derivation.input_derivations.iter().map(|(path, outputs)| (store_dir.display(path), outputs));
+    write_modulo(derivation, store_dir, false, inputs)
 }
 
-/// The text with these inputs, by path or by hash. When `masked`, output paths and the variables named like outputs are empty.
-pub(crate) fn write_modulo(
+/// The text with these inputs, by path or by hash, sorted. When `masked`, output paths and the variables named like outputs are empty.
+pub(crate) fn write_modulo<O: IntoIterator<Item: AsRef<str>>>(
     derivation: &Derivation,
     store_dir: &StoreDir,
     masked: bool,
-    inputs: &BTreeMap<String, BTreeSet<&str>>,
+    inputs: impl IntoIterator<Item = (impl AsRef<str>, O)>,
 ) -> Vec<u8> {
-    let mut text = Vec::with_capacity(1024);
+    let mut text = Vec::with_capacity(2048);
     text.extend_from_slice(b"Derive(");
     list(&mut text, &derivation.outputs, |text, (name, output)| {
         let [path, algorithm, hash] = output_fields(derivation, store_dir, masked, name, output);
@@ -33,9 +27,9 @@ pub(crate) fn write_modulo(
     text.push(b',');
     list(&mut text, inputs, |text, (input, outputs)| {
         text.push(b'(');
-        string(text, input.as_bytes());
+        string(text, input.as_ref().as_bytes());
         text.push(b',');
-        list(text, outputs, |text, output| string(text, output.as_bytes()));
+        list(text, outputs, |text, output| string(text, output.as_ref().as_bytes()));
         text.push(b')');
     });
     text.push(b',');
