@@ -135,20 +135,20 @@ pub(super) fn run(
     let goals: Vec<StorePath> =
         subjects.chosen.iter().flat_map(|subject| subject.tests.iter().chain([&subject.derivation])).cloned().collect();
     if arguments.dry_run {
-        return dry_run(&realiser.plan(&goals)?, &subjects, arguments.json).map(|()| 0);
+        return dry_run(&realiser.plan(&goals)?, subjects, arguments.json).map(|()| 0);
     }
     let outcomes = realiser.realise(&goals)?;
     drop(reporter);
-    report_failures(&subjects, &outcomes);
+    report_failures(subjects, &outcomes);
     let links = match &arguments.out_link {
-        Some(name) => make_links(&store, &subjects, &outcomes, name)?,
+        Some(name) => make_links(&store, subjects, &outcomes, name)?,
         None => BTreeMap::new(),
     };
     if arguments.json {
-        output::json(&record(&store, &subjects, &outcomes, &links))?;
+        output::json(&record(&store, subjects, &outcomes, &links))?;
     } else {
-        print_paths(&store, &subjects, &outcomes)?;
-        summarise(common, &subjects, &outcomes, arguments.check);
+        print_paths(&store, subjects, &outcomes)?;
+        summarise(common, subjects, &outcomes, arguments.check);
     }
     Ok(outcomes.exit_code())
 }

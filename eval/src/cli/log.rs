@@ -27,7 +27,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let subjects = Subjects::find(common, std::slice::from_ref(&arguments.label), || Ok(Arc::clone(&store)))?;
     let mut found = false;
     for subject in &subjects.chosen {
-        let logged = logged(&store, &steps(&subjects, subject))?;
+        let logged = logged(&store, &steps(subjects, subject))?;
         for (derivation, log) in logged.iter().filter(|(_, log)| !log.is_empty() || logged.len() == 1) {
             if logged.len() > 1 {
                 output::line(&format!("==> {}", derivation.name()))?;

@@ -44,13 +44,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     let subjects = Subjects::find(common, &arguments.labels, || open_store(common).map(Arc::new))?;
     let store_dir = StoreDir::default();
     if arguments.json {
-        return output::json(&as_json(&subjects, arguments.recursive, &store_dir));
+        return output::json(&as_json(subjects, arguments.recursive, &store_dir));
     }
     if arguments.aterm {
-        return print_aterm(&subjects, &store_dir);
+        return print_aterm(subjects, &store_dir);
     }
     if arguments.write {
-        return write(common, &subjects);
+        return write(common, subjects);
     }
     let mut text = String::new();
     for (label, reason) in &subjects.skipped {
