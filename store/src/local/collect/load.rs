@@ -31,24 +31,23 @@ impl LocalStore {
     }
 }
 
+/// Reads everything; `Database::read` sees to it that all of it is from the same moment.
 fn read_rows(connection: &Connection, with_texts: bool) -> rusqlite::Result<Rows> {
-    // One transaction, so that all of it is from the same moment.
-    let transaction = connection.unchecked_transaction()?;
     let mut rows = Rows::default();
-    let mut statement = transaction.prepare("SELECT id, path, nar_size, registered_at, deriver FROM objects")?;
+    let mut statement = connection.prepare("SELECT id, path, nar_size, registered_at, deriver FROM objects")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         rows.objects.push((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
     }
-    let mut statement = transaction.prepare("SELECT referrer, reference FROM object_references")?;
+    let mut statement = connection.prepare("SELECT referrer, reference FROM object_references")?;
     rows.object_references = pairs(&mut statement)?;
-    rows.derivations = pairs(&mut transaction.prepare("SELECT id, path FROM derivations")?)?;
-    let mut statement = transaction.prepare("SELECT derivation, reference FROM derivation_references")?;
+    rows.derivations = pairs(&mut connection.prepare("SELECT id, path FROM derivations")?)?;
+    let mut statement = connection.prepare("SELECT derivation, reference FROM derivation_references")?;
     rows.derivation_references = pairs(&mut statement)?;
-    let mut statement = transaction.prepare("SELECT DISTINCT derivation, path FROM realisations")?;
+    let mut statement = connection.prepare("SELECT DISTINCT derivation, path FROM realisations")?;
     rows.realisations = pairs(&mut statement)?;
     if with_texts {
-        rows.texts = pairs(&mut transaction.prepare("SELECT path, aterm FROM derivations")?)?;
+        rows.texts = pairs(&mut connection.prepare("SELECT path, aterm FROM derivations")?)?;
     }
     Ok(rows)
 }
