@@ -13,23 +13,25 @@ use rustix::io::Errno;
 const FEW: usize = 16;
 
 /// Returns when contents, modes and names of the objects in the directory `store` would survive a power cut.
-pub(super) fn make_durable<'a>(
-    store: BorrowedFd<'_>,
-    names: impl Iterator<Item = &'a OsStr>,
-) -> rustix::io::Result<()> {
+pub(super) fn objects<'a>(store: BorrowedFd<'_>, names: impl Iterator<Item = &'a OsStr>) -> rustix::io::Result<()> {
     match parts(store, names)? {
         Some(parts) => {
             // From the leaves to the root: a name is written after what it names.
             parts.iter().rev().try_for_each(rustix::fs::fsync)?;
             rustix::fs::fsync(store)
         }
-        None => match rustix::fs::syncfs(store) {
-            Err(Errno::NOSYS) => {
-                rustix::fs::sync();
-                Ok(())
-            }
-            other => other,
-        },
+        None => everything(store),
+    }
+}
+
+/// Returns when everything in the file system of this directory would survive a power cut.
+pub(super) fn everything(store: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    match rustix::fs::syncfs(store) {
+        Err(Errno::NOSYS) => {
+            rustix::fs::sync();
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -91,7 +93,7 @@ mod tests {
 
     fn count(store: &Path, names: &[&str]) -> Option<usize> {
         let directory = File::open(store).unwrap();
-        make_durable(directory.as_fd(), names.iter().map(OsStr::new)).unwrap();
+        objects(directory.as_fd(), names.iter().map(OsStr::new)).unwrap();
         parts(directory.as_fd(), names.iter().map(OsStr::new)).unwrap().map(|parts| parts.len())
     }
 
@@ -125,6 +127,6 @@ mod tests {
     fn what_is_not_there_is_an_error() {
         let store = tempfile::tempdir().unwrap();
         let directory = File::open(store.path()).unwrap();
-        make_durable(directory.as_fd(), [OsStr::new("missing")].into_iter()).unwrap_err();
+        objects(directory.as_fd(), [OsStr::new("missing")].into_iter()).unwrap_err();
     }
 }

@@ -7,14 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::barrier::make_durable;
 use super::copy::{Kind, set_times};
 use super::database::Refused;
 use super::descent::open_directory;
@@ -25,7 +24,7 @@ use super::query::QueryError;
 use super::realisations::{RealisationRecord, insert_realisations};
 use super::remove::remove_tree;
 use super::stage::Staged;
-use super::{Durability, LocalStore};
+use super::{Durability, LocalStore, barrier};
 use crate::content_address::ContentAddress;
 use crate::path::StorePath;
 use crate::path_info::PathInfo;
@@ -197,13 +196,22 @@ impl LocalStore {
         Ok(())
     }
 
-    /// One barrier for contents, modes and names of the objects.
+    /// One barrier for contents, modes and names of the objects, which are in place.
     pub(super) fn make_durable<'a>(&self, objects: impl IntoIterator<Item = &'a StorePath>) -> Result<(), FileError> {
+        let names = objects.into_iter().map(|path| OsStr::new(path.base_name()));
+        self.wait_for_disk(|store| barrier::objects(store, names))
+    }
+
+    /// One barrier for everything in the store's file system.
+    pub(super) fn make_all_durable(&self) -> Result<(), FileError> {
+        self.wait_for_disk(barrier::everything)
+    }
+
+    fn wait_for_disk(&self, wait: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>) -> Result<(), FileError> {
         if self.durability == Durability::Relaxed {
             return Ok(());
         }
-        let names = objects.into_iter().map(|path| OsStr::new(path.base_name()));
-        make_durable(self.layout.store.as_fd(), names)
+        wait(self.layout.store.as_fd())
             .map_err(|source| FileError::new("write to disk", self.layout.home.join("store"), source))
     }
 

@@ -68,10 +68,10 @@ impl LocalStore {
         }
         let fail = |source: Errno| FileError::new("replace", self.physical_path(path), source);
         finish(&copy, copy.place().0, copy.place().1).map_err(fail)?;
-        self.make_durable()?;
+        self.make_all_durable()?;
         self.change_places(path, &copy).map_err(fail)?;
         finish(&copy, self.layout.store.as_fd(), OsStr::new(path.base_name())).map_err(fail)?;
-        self.make_durable()?;
+        self.make_all_durable()?;
         self.database.write::<_, DatabaseError>("record verification", |transaction| {
             let statement = "UPDATE objects SET verified_at = ?2 WHERE path = ?1";
             transaction.execute(statement, params![path.base_name(), now()])?;
