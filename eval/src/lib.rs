@@ -3,11 +3,13 @@
 //! - [`lang`]: recipes become an [`Evaluation`](lang::Evaluation), targets by [`Label`](lang::Label) and the derivations they need;
 //! - [`sources`]: what recipes take from outside, resolved into the lock and fetched through the machine's own clients' configuration;
 //! - [`realise`]: a [`Realiser`](realise::Realiser) plans what has to be done and does it: fetches, builds, builds again, compares;
+//! - [`caches`]: binary caches over the network and this machine's settings of them; [`serve`] is one for others;
 //! - [`sandbox`]: an [`Engine`](sandbox::Engine) runs one [`Spec`](sandbox::Spec), and nothing runs outside of one;
 //! - [`builtins`]: the builders that are functions of this program; they run in the sandbox too;
 //! - [`reporter`]: what work says of itself, and [`terminal`] how people see it; [`cli`] is the command line.
 //!
-//! **Effects**: `lang::directory` reads recipes; `sources` uses the network and clients' configuration; `realise` drives the store;
+//! **Effects**: `lang::directory` reads recipes; `sources` uses the network and clients' configuration;
+//! `caches` and `serve` the network; `realise` drives the store;
 //! `sandbox` makes processes; `difference`, `terminal` and `cli` read and write for people. Evaluation and planning are functions.
 //!
 //! **Uses**: `store`, `derivations`, `sysroots`.
@@ -34,11 +36,13 @@
 //! ```
 
 pub mod builtins;
+pub mod caches;
 pub mod cli;
 pub mod difference;
 pub mod lang;
 pub mod realise;
 pub mod reporter;
 pub mod sandbox;
+pub mod serve;
 pub mod sources;
 pub mod terminal;

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use ampoule_store::cache::Substituters;
 use ampoule_store::local::LocalStore;
 use ampoule_store::path::StorePath;
+use ampoule_store::signature::PublicKey;
 use serde_json::{Value, json};
 
+use super::caches::open_substituters;
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
@@ -45,7 +48,13 @@ pub(super) struct Arguments {
     /// Take sources from the files of this directory first
     #[arg(long, value_name = "DIR")]
     from: Vec<PathBuf>,
-    /// Say what would be fetched and built, and do nothing
+    /// Ask this binary cache before building, besides those of the configuration
+    #[arg(long, value_name = "URL")]
+    substituter: Vec<String>,
+    /// Believe what this key signed, besides those of the configuration
+    #[arg(long, value_name = "NAME:BASE64")]
+    trusted_key: Vec<PublicKey>,
+    /// Say what would be fetched and built, without asking caches, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Make a link to each result, which keeps it from being collected: NAME, NAME-2 and so on
@@ -123,12 +132,17 @@ pub(super) fn run(
     let reporter = reporter_for_stderr(common.verbosity());
     let options = FetchOptions { offline: arguments.offline, from: arguments.from.clone() };
     let fetch = Sources::new(&store, options, &*reporter);
+    let substituters = match arguments.offline || arguments.dry_run {
+        true => Substituters::none(),
+        false => open_substituters(&store, &arguments.substituter, &arguments.trusted_key, &*reporter)?,
+    };
     let realiser = Realiser {
         store: &store,
         derivations: &subjects.derivations,
         objects: &subjects.objects,
         engine: &engine,
         fetch: &fetch,
+        substituters: &substituters,
         reporter: &*reporter,
         options: arguments.options(),
     };
@@ -274,6 +288,7 @@ fn summarise(common: &Common, subjects: &Subjects, outcomes: &Outcomes, check: b
         let how = match realised.how {
             How::Found => "in the store",
             How::SharedResult => "same as an earlier build",
+            How::Substituted => "from a cache",
             How::Fetched => "fetched",
             How::Built => "built",
         };

@@ -9,15 +9,19 @@ use crate::sandbox::Embedded;
 use crate::terminal::Verbosity;
 
 mod build;
+mod caches;
 mod completions;
 mod context;
+mod copy;
 mod failure;
 mod gc;
 mod interrupt;
+mod key;
 mod log;
 mod output;
 #[cfg(test)]
 mod reference;
+mod serve;
 mod show;
 mod sources;
 mod store;
@@ -90,6 +94,13 @@ enum Command {
     Store(store::Command),
     /// Delete what nothing needs any more
     Gc(gc::Arguments),
+    /// Move objects with all they refer to between stores, binary caches and directories
+    Copy(copy::Arguments),
+    /// Serve the store as a binary cache, for stock Nix too
+    Serve(serve::Arguments),
+    /// Make and show keys that sign objects
+    #[command(subcommand)]
+    Key(key::Command),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -131,7 +142,8 @@ impl Command {
             Self::Sources(command) => command.wants_json(),
             Self::Store(command) => command.wants_json(),
             Self::Gc(arguments) => arguments.json,
-            Self::Log(_) | Self::Completions(_) => false,
+            Self::Copy(arguments) => arguments.json,
+            Self::Log(_) | Self::Serve(_) | Self::Key(_) | Self::Completions(_) => false,
         }
     }
 }
@@ -148,6 +160,9 @@ fn dispatch(
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),
         Command::Store(command) => store::run(common, &command, engine).map(|()| 0),
         Command::Gc(arguments) => gc::run(common, &arguments).map(|()| 0),
+        Command::Copy(arguments) => copy::run(common, &arguments).map(|()| 0),
+        Command::Serve(arguments) => serve::run(common, &arguments).map(|()| 0),
+        Command::Key(command) => key::run(&command).map(|()| 0),
         Command::Completions(arguments) => completions::run(&arguments).map(|()| 0),
     }
 }

@@ -30,6 +30,10 @@ impl Realiser<'_> {
     pub(super) fn perform(&self, step: &Step, known: &Known) -> Result<Realised, Failure> {
         let derivation = &self.derivations[&step.derivation];
         if is_fetch(derivation) {
+            if self.substitute(&step.derivation, derivation) {
+                let outputs = self.fixed_outputs(derivation)?;
+                return Ok(Realised { outputs, how: How::Substituted, proved: true });
+            }
             self.fetch.fetch(&step.derivation, derivation)?;
             let outputs = self.fixed_outputs(derivation)?;
             return Ok(Realised { outputs, how: How::Fetched, proved: true });
@@ -46,7 +50,10 @@ impl Realiser<'_> {
                 let how = if step.make { How::SharedResult } else { How::Found };
                 Realised { outputs, how, proved: false }
             }
-            None => self.make(&resolved)?,
+            None => match self.substituted(&resolved)? {
+                Some(outputs) => Realised { outputs, how: How::Substituted, proved: false },
+                None => self.make(&resolved)?,
+            },
         };
         self.copy_realisations(&resolved, &realised.outputs)?;
         if self.options.check {
@@ -92,6 +99,14 @@ impl Realiser<'_> {
     fn valid_outputs(&self, resolved: &Resolved) -> Result<Option<BTreeMap<String, StorePath>>, Failure> {
         let status = self.status(&resolved.path, &resolved.derivation).map_err(|error| store_failure(&error))?;
         Ok(status.outputs)
+    }
+
+    /// The outputs from a cache, if one knows the resolved form. What was asked for was asked for already.
+    fn substituted(&self, resolved: &Resolved) -> Result<Option<BTreeMap<String, StorePath>>, Failure> {
+        if resolved.path == resolved.asked || !self.substitute(&resolved.path, &resolved.derivation) {
+            return Ok(None);
+        }
+        self.valid_outputs(resolved)
     }
 
     fn make(&self, resolved: &Resolved) -> Result<Realised, Failure> {

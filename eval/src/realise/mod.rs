@@ -14,6 +14,7 @@ mod plan;
 mod sandboxed;
 mod schedule;
 mod structured_attributes;
+mod substitute;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -21,11 +22,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ampoule_derivations::aterm;
 use ampoule_derivations::derivation::{Derivation, Output};
+use ampoule_store::cache::Substituters;
 use ampoule_store::local::{DerivationRow, LocalStore, QueryError, Registration, StageError};
 use ampoule_store::path::StorePath;
 
 pub use outcome::{Failure, FailureKind, How, Outcome, Outcomes, Realised};
 pub use plan::{Plan, PlanError, Status, Step};
+
+pub(crate) use sandboxed::chain;
 
 use self::schedule::{Ended, Threads};
 use crate::lang::StoreObject;
@@ -71,6 +75,8 @@ pub struct Realiser<'a> {
     pub engine: &'a dyn Engine,
     /// Fetches sources.
     pub fetch: &'a dyn Fetch,
+    /// Are asked for outputs before they are built or fetched.
+    pub substituters: &'a Substituters,
     /// Is told what happens.
     pub reporter: &'a dyn Reporter,
     /// How to go about it.
@@ -102,7 +108,9 @@ impl Realiser<'_> {
     /// # Errors
     /// When nothing could be begun. Failures of single derivations are in the outcomes.
     pub fn realise(&self, goals: &[StorePath]) -> Result<Outcomes, RealiseError> {
-        let plan = self.plan(goals)?;
+        // From the goals inwards: what a cache has needs nothing else.
+        let statuses = |asked: &[(&StorePath, &Derivation)]| self.statuses_with_caches(asked);
+        let plan = plan::plan(goals, self.options.check, self.derivations, statuses)?;
         if !plan.steps.is_empty() {
             self.prepare(&plan)?;
         }
@@ -131,7 +139,8 @@ impl Realiser<'_> {
         // Each output is looked up by its path where that is known beforehand, else by what it became.
         let (mut floating, mut positions, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for (position, (path, derivation)) in asked.iter().enumerate() {
-            statuses.push(Status { outputs: Some(BTreeMap::new()), proved: derivation.fixed_output().is_some() });
+            let proved = derivation.fixed_output().is_some();
+            statuses.push(Status { outputs: Some(BTreeMap::new()), proved, substituted: false });
             for (name, output) in &derivation.outputs {
                 match output {
                     Output::Floating { .. } | Output::Deferred => {
@@ -247,7 +256,8 @@ fn outcomes(plan: Plan, ended: Vec<Ended<Result<Realised, Failure>>>) -> Outcome
         .found
         .into_iter()
         .filter_map(|(path, status)| {
-            let realised = Realised { outputs: status.outputs?, how: How::Found, proved: status.proved };
+            let how = if status.substituted { How::Substituted } else { How::Found };
+            let realised = Realised { outputs: status.outputs?, how, proved: status.proved };
             Some((path, Outcome::Realised(realised)))
         })
         .collect();

@@ -40,6 +40,8 @@ pub enum How {
     Found,
     /// Another derivation that resolves to the same one had made them.
     SharedResult,
+    /// They came from a binary cache.
+    Substituted,
     /// They were fetched.
     Fetched,
     /// They were built.

@@ -16,6 +16,8 @@ pub struct Status {
     pub outputs: Option<BTreeMap<String, StorePath>>,
     /// Whether its outputs need no proof any more: they have one, or their hash is stated beforehand.
     pub proved: bool,
+    /// Whether the outputs came from a cache just now.
+    pub substituted: bool,
 }
 
 impl Status {
@@ -250,7 +252,7 @@ mod tests {
             let name = example.names[path];
             let outputs = valid.contains(&name).then(|| BTreeMap::from([("out".to_owned(), path.clone())]));
             let proved = derivation.fixed_output().is_some() || proved.contains(&name);
-            Ok::<_, Infallible>(Status { outputs, proved })
+            Ok::<_, Infallible>(Status { outputs, proved, substituted: false })
         };
         let plan = plan(std::slice::from_ref(&example.goal), check, &example.derivations, |asked| {
             asked.iter().map(|(path, derivation)| status(path, derivation)).collect()

@@ -299,7 +299,7 @@ fn machine(doing: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
 }
 
 /// An error with its causes.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -195,6 +195,13 @@ impl Stream {
     }
 }
 
+/// What is asked of a file.
+#[derive(Clone, Copy)]
+enum Verb {
+    Get,
+    Head,
+}
+
 /// Talks HTTP. Cheap to make: connections and certificates are set up when first needed.
 pub struct Client {
     settings: Settings,
@@ -246,7 +253,7 @@ impl Client {
     }
 
     fn page_once(&self, url: &Url, accept: &str, limit: u64) -> Result<Page, HttpError> {
-        let (url, response) = self.request(url, accept, None, Some(limit))?;
+        let (url, response) = self.request(Verb::Get, url, accept, None, Some(limit))?;
         let media_type = header_text(&response, header::CONTENT_TYPE).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let too_long = || HttpError::TooLong { url: display(&url), limit };
@@ -269,7 +276,7 @@ impl Client {
     ///
     /// The server decides whether it resumes: see [`Stream::offset`].
     pub fn open(&self, url: &Url, resume: Option<&Resume>, expected: Option<u64>) -> Result<Stream, HttpError> {
-        let (url, response) = self.request(url, "*/*", resume, expected)?;
+        let (url, response) = self.request(Verb::Get, url, "*/*", resume, expected)?;
         let length = response.body().content_length();
         let range = (response.status() == StatusCode::PARTIAL_CONTENT)
             .then(|| header_text(&response, header::CONTENT_RANGE).as_deref().and_then(parse_content_range));
@@ -281,9 +288,34 @@ impl Client {
         Ok(Stream { offset, total, validator: validator(&response), url, body: response.into_body().into_reader() })
     }
 
+    /// Whether there is a file, without fetching it.
+    pub fn exists(&self, url: &Url) -> Result<bool, HttpError> {
+        match self.retrying(|| self.request(Verb::Head, url, "*/*", None, Some(0))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uploads a file of `length` bytes. Nothing is tried twice, and redirects are not followed.
+    pub fn put(&self, url: &Url, body: &mut dyn Read, length: u64) -> Result<(), HttpError> {
+        let agent = self.agent_for(url)?;
+        let time = self.time_for(Some(length));
+        let request = agent.put(bare(url).as_str()).config().timeout_global(Some(time)).build();
+        let request = self.identify(url, request.header(header::CONTENT_LENGTH, length));
+        let response = request
+            .send(ureq::SendBody::from_reader(body))
+            .map_err(|source| HttpError::Unreachable { url: display(url), source: Box::new(source) })?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(HttpError::Status { url: display(url), status: status.as_u16() }),
+        }
+    }
+
     /// One exchange including its redirects; any status but success is an error.
     fn request(
         &self,
+        verb: Verb,
         first: &Url,
         accept: &str,
         resume: Option<&Resume>,
@@ -291,7 +323,7 @@ impl Client {
     ) -> Result<(Url, Response<ureq::Body>), HttpError> {
         let mut url = first.clone();
         for _ in 0..=self.settings.redirects {
-            let response = self.exchange(&url, accept, resume, expected)?;
+            let response = self.exchange(verb, &url, accept, resume, expected)?;
             let status = response.status();
             if status.is_success() {
                 return Ok((url, response));
@@ -306,21 +338,34 @@ impl Client {
 
     fn exchange(
         &self,
+        verb: Verb,
         url: &Url,
         accept: &str,
         resume: Option<&Resume>,
         expected: Option<u64>,
     ) -> Result<Response<ureq::Body>, HttpError> {
         let agent = self.agent_for(url)?;
-        let mut bare = url.clone();
-        // These fail only for addresses that cannot have credentials at all.
-        let _ = bare.set_username("");
-        let _ = bare.set_password(None);
-        bare.set_fragment(None);
-        let time = self.settings.stall_timeout
-            + Duration::from_secs(expected.unwrap_or(1 << 30) / self.settings.least_rate.max(1));
-        let mut request = agent.get(bare.as_str()).config().timeout_global(Some(time)).build();
-        request = request.header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
+        let bare = bare(url);
+        let request = match verb {
+            Verb::Get => agent.get(bare.as_str()),
+            Verb::Head => agent.head(bare.as_str()),
+        };
+        let request = request.config().timeout_global(Some(self.time_for(expected))).build();
+        let request = request.header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
+        let mut request = self.identify(url, request);
+        if let Some(Resume { from, validator }) = resume {
+            request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, validator);
+        }
+        request.call().map_err(|source| HttpError::Unreachable { url: display(url), source: Box::new(source) })
+    }
+
+    /// How long a transfer of so many bytes may take.
+    fn time_for(&self, expected: Option<u64>) -> Duration {
+        self.settings.stall_timeout + Duration::from_secs(expected.unwrap_or(1 << 30) / self.settings.least_rate.max(1))
+    }
+
+    /// Adds what the server and the proxy want to know of the user.
+    fn identify<B>(&self, url: &Url, mut request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         let named = self.settings.credentials.iter().find_map(|credentials| credentials.apply(url));
         if let Some(url) = named.as_ref().or(Some(url)).filter(|url| !url.username().is_empty()) {
             request = request.header(header::AUTHORIZATION, basic_credentials(url));
@@ -328,10 +373,7 @@ impl Client {
         if let Some(credentials) = self.proxy_credentials(url) {
             request = request.header(header::PROXY_AUTHORIZATION, credentials);
         }
-        if let Some(Resume { from, validator }) = resume {
-            request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, validator);
-        }
-        request.call().map_err(|source| HttpError::Unreachable { url: display(url), source: Box::new(source) })
+        request
     }
 
     fn agent_for(&self, url: &Url) -> Result<Agent, HttpError> {
@@ -418,6 +460,16 @@ pub fn display(url: &Url) -> String {
     let _ = url.set_password(None);
     url.set_fragment(None);
     url.into()
+}
+
+/// The address as it is asked for: credentials travel in a header, and fragments not at all.
+fn bare(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // These fail only for addresses that cannot have credentials at all.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_fragment(None);
+    bare
 }
 
 fn header_text(response: &Response<ureq::Body>, name: header::HeaderName) -> Option<String> {

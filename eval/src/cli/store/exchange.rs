@@ -7,7 +7,6 @@ use ampoule_store::export::{ExportedObject, Exporter};
 use ampoule_store::local::LocalStore;
 use ampoule_store::nar;
 use ampoule_store::path::StorePath;
-use ampoule_store::path_info::PathInfo;
 
 use super::queries::valid;
 use crate::cli::context::open_store;
@@ -43,7 +42,7 @@ fn export(store: &LocalStore, paths: &[String], closure: bool) -> Result<(), Fai
     }
     let out = BufWriter::with_capacity(1 << 18, io::stdout().lock());
     let mut exporter = Exporter::new(out, store.store_dir().clone());
-    for info in references_first(store, &wanted)? {
+    for info in store.references_first(&wanted)? {
         let object = ExportedObject { path: &info.path, references: &info.references, deriver: info.deriver.as_ref() };
         exporter.object(object, |sink| {
             nar::dump(&store.physical_path(&info.path), sink).map(drop).map_err(io::Error::other)
@@ -51,29 +50,4 @@ fn export(store: &LocalStore, paths: &[String], closure: bool) -> Result<(), Fai
     }
     exporter.finish()?.flush()?;
     Ok(())
-}
-
-/// The objects in an order in which each comes after those it refers to.
-fn references_first(store: &LocalStore, wanted: &BTreeSet<StorePath>) -> Result<Vec<PathInfo>, Failure> {
-    let mut ordered: Vec<PathInfo> = Vec::new();
-    let mut done: BTreeSet<StorePath> = BTreeSet::new();
-    for start in wanted {
-        let mut pending = vec![(start.clone(), false)];
-        while let Some((path, references_done)) = pending.pop() {
-            if done.contains(&path) {
-                continue;
-            }
-            let info = valid(store, path.base_name())?;
-            if references_done {
-                done.insert(path);
-                ordered.push(info);
-            } else {
-                let others = info.references.iter().filter(|other| **other != path && wanted.contains(other));
-                let others: Vec<_> = others.map(|other| (other.clone(), false)).collect();
-                pending.push((path, true));
-                pending.extend(others);
-            }
-        }
-    }
-    Ok(ordered)
 }

@@ -2,6 +2,7 @@
 
 mod contents;
 mod exchange;
+mod import;
 mod maintenance;
 mod objects;
 mod queries;
@@ -10,6 +11,7 @@ mod repair;
 mod resolve;
 mod roots;
 mod verify;
+mod signatures;
 
 use super::{Common, Failure};
 use crate::sandbox::Embedded;
@@ -26,6 +28,7 @@ Examples:
   ampoule store tree /nix/store/…-x                what it needs
   ampoule store why-depends /nix/store/…-x /nix/store/…-y
   ampoule store export --closure /nix/store/…-x | nix-store --import
+  nix-store --export /nix/store/…-x | ampoule store import
   ampoule store verify")]
 pub(super) enum Command {
     #[command(flatten)]
@@ -38,6 +41,10 @@ pub(super) enum Command {
     Relations(relations::Command),
     #[command(flatten)]
     Exchange(exchange::Command),
+    #[command(flatten)]
+    Import(import::Command),
+    #[command(flatten)]
+    Signatures(signatures::Command),
     #[command(flatten)]
     Maintenance(maintenance::Command),
     /// Say what is kept from being collected
@@ -64,6 +71,8 @@ impl Command {
             Self::Maintenance(_) => false,
             Self::Verify(arguments) => arguments.json,
             Self::Repair(arguments) => arguments.json,
+            Self::Import(command) => command.wants_json(),
+            Self::Signatures(command) => command.wants_json(),
         }
     }
 }
@@ -79,6 +88,8 @@ pub(super) fn run(
         Command::Contents(command) => contents::run(common, command),
         Command::Relations(command) => relations::run(common, command),
         Command::Exchange(command) => exchange::run(common, command),
+        Command::Import(command) => import::run(common, command),
+        Command::Signatures(command) => signatures::run(common, command),
         Command::Maintenance(command) => maintenance::run(common, command),
         Command::Roots(command) => roots::run(common, command),
         Command::Gc(arguments) => super::gc::run(common, arguments),

@@ -1,0 +1,49 @@
+//! Outputs from caches, where a cache has them.
+
+use ampoule_derivations::derivation::Derivation;
+use ampoule_store::local::QueryError;
+use ampoule_store::path::StorePath;
+
+use super::plan::{Status, is_fetch};
+use super::{Realiser, chain};
+use crate::caches::Asked;
+use crate::reporter::{Activity, Event};
+
+impl Realiser<'_> {
+    /// As [`Self::statuses`], after asking caches for outputs that are not there. Sources are left to the workers, which fetch
+    /// several at a time.
+    pub(super) fn statuses_with_caches(
+        &self,
+        asked: &[(&StorePath, &Derivation)],
+    ) -> Result<Vec<Status>, QueryError> {
+        let mut statuses = self.statuses(asked)?;
+        for ((path, derivation), status) in asked.iter().zip(&mut statuses) {
+            if status.outputs.is_none() && !is_fetch(derivation) && self.substitute(path, derivation) {
+                *status = Status { substituted: true, ..self.status(path, derivation)? };
+            }
+        }
+        Ok(statuses)
+    }
+
+    /// Brings a derivation's outputs from caches, and tells whether that worked. If it did not, they can still be built.
+    pub(super) fn substitute(&self, path: &StorePath, derivation: &Derivation) -> bool {
+        if self.substituters.is_empty() {
+            return false;
+        }
+        let id = self.start(Activity::Download, &derivation.name);
+        let asked = Asked::outputs(self.substituters, self.store, path, derivation);
+        let (success, outcome, trouble) = match asked {
+            Ok(Asked::Substituted) => (true, "substituted", None),
+            Ok(Asked::Absent) => (true, "in no cache", None),
+            Ok(Asked::Refused(reason)) => (false, "not substituted", Some(reason)),
+            Err(error) => (false, "not substituted", Some(chain(&error))),
+        };
+        let have = outcome == "substituted";
+        self.reporter.report(Event::Finished { id, success, outcome: outcome.to_owned() });
+        if let Some(reason) = trouble {
+            let name = &derivation.name;
+            self.reporter.report(Event::Warning(format!("`{name}` is not taken from a cache: {reason}")));
+        }
+        have
+    }
+}
