@@ -10,6 +10,7 @@
 )]
 
 mod build;
+mod caches;
 mod check;
 mod command_line;
 mod errors;

@@ -10,8 +10,8 @@ mod relations;
 mod repair;
 mod resolve;
 mod roots;
-mod verify;
 mod signatures;
+mod verify;
 
 use super::{Common, Failure};
 use crate::sandbox::Embedded;

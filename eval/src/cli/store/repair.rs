@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use ampoule_derivations::derivation::Derivation;
+use ampoule_store::cache::Substituters;
 use ampoule_store::local::{Durability, Finding, LocalStore, Staged, VerifyOptions};
 use ampoule_store::path::StorePath;
 use serde_json::json;
@@ -192,12 +193,15 @@ impl Workshop<'_> {
         }
         let fetch = Sources::new(self.store, options(), self.reporter);
         let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        // What is broken is rebuilt, not taken from where nobody checked that it is the same.
+        let substituters = Substituters::none();
         let realiser = Realiser {
             store: self.store,
             derivations: &subjects.derivations,
             objects: &subjects.objects,
             engine: self.engine,
             fetch: &fetch,
+            substituters: &substituters,
             reporter: self.reporter,
             options: Options {
                 jobs: processors,
