@@ -12,10 +12,7 @@ use crate::reporter::{Activity, Event};
 impl Realiser<'_> {
     /// As [`Self::statuses`], after asking caches for outputs that are not there. Sources are left to the workers, which fetch
     /// several at a time.
-    pub(super) fn statuses_with_caches(
-        &self,
-        asked: &[(&StorePath, &Derivation)],
-    ) -> Result<Vec<Status>, QueryError> {
+    pub(super) fn statuses_with_caches(&self, asked: &[(&StorePath, &Derivation)]) -> Result<Vec<Status>, QueryError> {
         let mut statuses = self.statuses(asked)?;
         for ((path, derivation), status) in asked.iter().zip(&mut statuses) {
             if status.outputs.is_none() && !is_fetch(derivation) && self.substitute(path, derivation) {

@@ -49,7 +49,7 @@ impl Selection {
         }
         if !labels.is_empty() {
             let subjects = Subjects::find(common, &labels, || Ok(Arc::clone(local)))?;
-            selection.add_subjects(store, &subjects)?;
+            selection.add_subjects(store, subjects)?;
         }
         Ok(selection)
     }
