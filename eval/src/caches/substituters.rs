@@ -22,7 +22,8 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// Asks for all outputs of a derivation, and registers them with all they refer to.
+    /// Asks for all outputs of a derivation, and registers them with all they refer to. `begin` is called when a cache
+    /// offers all of them.
     ///
     /// # Errors
     /// When the store does not take them.
@@ -31,6 +32,7 @@ impl Asked {
         store: &LocalStore,
         path: &StorePath,
         derivation: &Derivation,
+        begin: impl FnOnce(),
     ) -> Result<Self, SubstituteError> {
         let started = Instant::now();
         let mut outputs = BTreeMap::new();
@@ -41,6 +43,10 @@ impl Asked {
             outputs.insert(name.clone(), output);
         }
         let wanted: Vec<StorePath> = outputs.values().cloned().collect();
+        if !wanted.iter().all(|path| substituters.offers(path)) {
+            return Ok(Self::Absent);
+        }
+        begin();
         let substituted = match substituters.substitute(store, &wanted) {
             Ok(substituted) => substituted,
             Err(SubstituteError::Unavailable { reasons, .. }) if reasons.is_empty() => return Ok(Self::Absent),

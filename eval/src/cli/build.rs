@@ -153,6 +153,9 @@ pub(super) fn run(
     }
     let outcomes = realiser.realise(&goals)?;
     drop(reporter);
+    for failure in substituters.failures() {
+        output::message(&format!("warning: a cache failed and was not asked any more: {failure}\n"));
+    }
     report_failures(subjects, &outcomes);
     let links = match &arguments.out_link {
         Some(name) => make_links(&store, subjects, &outcomes, name)?,

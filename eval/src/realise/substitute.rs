@@ -27,16 +27,20 @@ impl Realiser<'_> {
         if self.substituters.is_empty() {
             return false;
         }
-        let id = self.start(Activity::Download, &derivation.name);
-        let asked = Asked::outputs(self.substituters, self.store, path, derivation);
-        let (success, outcome, trouble) = match asked {
-            Ok(Asked::Substituted) => (true, "substituted", None),
-            Ok(Asked::Absent) => (true, "in no cache", None),
-            Ok(Asked::Refused(reason)) => (false, "not substituted", Some(reason)),
-            Err(error) => (false, "not substituted", Some(chain(&error))),
+        // What no cache offers is not worth a word.
+        let mut begun = None;
+        let begin = || begun = Some(self.start(Activity::Download, &derivation.name));
+        let asked = Asked::outputs(self.substituters, self.store, path, derivation, begin);
+        let (have, trouble) = match asked {
+            Ok(Asked::Substituted) => (true, None),
+            Ok(Asked::Absent) => (false, None),
+            Ok(Asked::Refused(reason)) => (false, Some(reason)),
+            Err(error) => (false, Some(chain(&error))),
         };
-        let have = outcome == "substituted";
-        self.reporter.report(Event::Finished { id, success, outcome: outcome.to_owned() });
+        if let Some(id) = begun {
+            let outcome = if have { "from a cache" } else { "not substituted" };
+            self.reporter.report(Event::Finished { id, success: have, outcome: outcome.to_owned() });
+        }
         if let Some(reason) = trouble {
             let name = &derivation.name;
             self.reporter.report(Event::Warning(format!("`{name}` is not taken from a cache: {reason}")));

@@ -61,12 +61,14 @@ pub struct Substituted {
 #[derive(Debug, thiserror::Error)]
 pub enum SubstituteError {
     /// No cache has an object, or has it in a form that is accepted.
-    #[error("no cache has `{path}`{}", reasons.iter().map(|reason| format!("; {reason}")).collect::<String>())]
+    #[error("no cache has `{path}`{}", reasons.iter().chain(failed).map(|reason| format!("; {reason}")).collect::<String>())]
     Unavailable {
         /// The object.
         path: StorePath,
         /// What was wrong with what there was.
         reasons: Vec<String>,
+        /// What was wrong before with caches that were not asked any more.
+        failed: Vec<String>,
     },
     /// Objects refer to one another in a circle.
     #[error("objects refer to one another in a circle, among them `{path}`")]
@@ -109,6 +111,12 @@ impl Substituters {
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Whether a cache has something to say of an object, be it believed or not.
+    #[must_use]
+    pub fn offers(&self, path: &StorePath) -> bool {
+        !matches!(self.find(path), Err(SubstituteError::Unavailable { reasons, .. }) if reasons.is_empty())
     }
 
     /// What an output of a derivation became, by the first cache whose word is taken, and that cache's address.
@@ -211,6 +219,7 @@ impl Substituters {
         take: impl Fn(&Cache, Arc<NarInfo>) -> Result<T, CacheError>,
     ) -> Result<(T, String), SubstituteError> {
         let mut reasons = Vec::new();
+        let failed = self.failures();
         for (index, cache) in self.asked() {
             let taken = cache.narinfo(path).and_then(|info| info.map(|info| take(cache, info)).transpose());
             match taken {
@@ -222,10 +231,7 @@ impl Substituters {
                 }
             }
         }
-        if reasons.is_empty() {
-            reasons = self.failures();
-        }
-        Err(SubstituteError::Unavailable { path: path.clone(), reasons })
+        Err(SubstituteError::Unavailable { path: path.clone(), reasons, failed })
     }
 
     /// The caches that have not failed yet.
