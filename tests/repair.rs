@@ -66,3 +66,25 @@ fn a_file_from_elsewhere_must_have_the_registered_content() {
     workspace.ok(&["store", "repair", &path]);
     workspace.verify_store();
 }
+
+#[test]
+fn identical_files_share_after_optimising_or_at_once() {
+    let workspace = Workspace::new();
+    let tree = workspace.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    for name in ["a", "b", "run"] {
+        fs::write(tree.join(name), "x".repeat(10_000)).unwrap();
+    }
+    fs::set_permissions(tree.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    workspace.ok(&["store", "add", tree.to_str().unwrap()]);
+    let shared = |arguments: &[&str]| workspace.ok(arguments).json()["shared"].as_u64().unwrap();
+    assert_eq!(shared(&["store", "optimise", "--dry-run", "--json"]), 1);
+    let ran = workspace.ok(&["store", "optimise"]);
+    assert!(ran.text().starts_with("1 of 3 new files share the bytes of others"), "{}", ran.stdout);
+    assert_eq!(shared(&["store", "optimise", "--json"]), 0);
+    let other = workspace.path().join("other");
+    fs::write(&other, "x".repeat(10_000)).unwrap();
+    workspace.ok(&["store", "add", "--optimise", other.to_str().unwrap()]);
+    assert_eq!(shared(&["store", "optimise", "--json"]), 0);
+    workspace.verify_store();
+}

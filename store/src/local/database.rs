@@ -28,6 +28,23 @@ const MIGRATIONS: &[&str] = &[
         signature TEXT NOT NULL,
         PRIMARY KEY (object, signature)
     ) STRICT, WITHOUT ROWID;",
+    // For each content of a file, where one file with it is; the objects whose files are all among them; and those whose
+    // directories may have another mode or time, since files in them were being replaced.
+    "CREATE TABLE files (
+        sha256     BLOB NOT NULL CHECK (length(sha256) = 32),
+        executable INTEGER NOT NULL,
+        object     INTEGER NOT NULL REFERENCES objects (id) ON DELETE CASCADE,
+        place      BLOB NOT NULL,
+        PRIMARY KEY (sha256, executable)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX files_by_object ON files (object);
+    CREATE TABLE optimised (
+        object        INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE,
+        registered_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE unsettled (
+        object INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE
+    ) STRICT;",
 ];
 /// The schema this program writes.
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;

@@ -62,6 +62,12 @@ impl LocalStore {
     /// # Errors
     /// When the object is not there or belongs to somebody else.
     pub fn restore_metadata(&self, path: &StorePath) -> Result<(), FileError> {
+        self.regularise(path)?;
+        self.make_all_durable()
+    }
+
+    /// As [`LocalStore::restore_metadata`], but not on the disk yet.
+    pub(super) fn regularise(&self, path: &StorePath) -> Result<(), FileError> {
         self.walk(path, &mut |directory, name, irregularity| {
             if let Metadata::Mode(_, mode) = irregularity.what {
                 // Adds what may be missing to open it, then sets all bits.
@@ -70,8 +76,7 @@ impl LocalStore {
             }
             rustix::fs::utimensat(directory, name, &EPOCH, AtFlags::SYMLINK_NOFOLLOW)?;
             Ok(Step::GoOn)
-        })?;
-        self.make_durable([path])
+        })
     }
 
     /// Goes through an object and shows what is irregular, in directories first their entries.

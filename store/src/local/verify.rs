@@ -14,6 +14,7 @@ use super::LocalStore;
 use super::descent::entries;
 use super::failure::{DatabaseError, FileError};
 use super::metadata::Irregularity;
+use super::optimise::OptimiseError;
 use super::query::{QueryError, parse_path};
 use super::register::now;
 use crate::content_address::{ContentAddress, Method, References};
@@ -106,6 +107,16 @@ pub enum VerifyError {
     Database(#[from] DatabaseError),
 }
 
+impl From<OptimiseError> for VerifyError {
+    fn from(error: OptimiseError) -> Self {
+        match error {
+            OptimiseError::Query(error) => Self::Query(error),
+            OptimiseError::File(error) => Self::File(error),
+            OptimiseError::Database(error) => Self::Database(error),
+        }
+    }
+}
+
 /// What to verify, and how hard.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyOptions {
@@ -146,6 +157,7 @@ impl LocalStore {
     /// # Errors
     /// When the store cannot be listed or the database refuses. Broken objects are findings.
     pub fn verify_some(&self, options: &VerifyOptions) -> Result<Verified, VerifyError> {
+        self.settle_leftovers()?;
         let rows = self.verifiable()?;
         let is_wanted = |info: &PathInfo| options.only.as_ref().is_none_or(|only| only.contains(&info.path));
         let is_trusted = |at: Option<i64>| options.trusted_since.is_some_and(|since| at.is_some_and(|at| at >= since));

@@ -119,6 +119,11 @@ impl Saboteur {
     pub(crate) const fn new(fault: Fault, number: usize) -> Self {
         Self { fault, number, seen: 0 }
     }
+
+    /// Whether the call came.
+    pub(crate) const fn has_struck(&self) -> bool {
+        self.seen > self.number
+    }
 }
 
 impl Watcher for Saboteur {

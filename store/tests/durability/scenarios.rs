@@ -13,7 +13,8 @@ use ampoule_store::export::{ExportedObject, Exporter};
 use ampoule_store::hash::Sha256Digest;
 use ampoule_store::import::Credulity;
 use ampoule_store::local::{
-    DerivationRow, Finding, LocalStore, Policy, RealisationRecord, Registration, StageError, Verdict, VerifyOptions,
+    DerivationRow, Finding, Intent, LocalStore, Policy, RealisationRecord, Registration, StageError, Verdict,
+    VerifyOptions,
 };
 use ampoule_store::nar;
 use ampoule_store::path::{StoreDir, StorePath};
@@ -43,6 +44,7 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario { name: "import", prepare: prepare_import, perform: import, has_store: true },
     Scenario { name: "collect", prepare: prepare_collect, perform: collect, has_store: true },
     Scenario { name: "verify", prepare: prepare_delete, perform: verify, has_store: true },
+    Scenario { name: "optimise", prepare: prepare_optimise, perform: optimise, has_store: true },
     Scenario { name: "repair", prepare: prepare_repair, perform: repair, has_store: true },
 ];
 
@@ -332,6 +334,25 @@ fn verify(store: &LocalStore, _sources: &Path, _: Say<'_>) -> Outcome {
         None => Ok(()),
         Some(finding) => Err(finding.to_string().into()),
     }
+}
+
+fn prepare_optimise(store: Option<&LocalStore>, sources: &Path) -> Outcome {
+    prepare_sources(store, sources)?;
+    fs::write(sources.join("tree/again"), "data".repeat(500))?;
+    let store = store.expect("there is a store");
+    for digit in [2, 3] {
+        let path = path(digit, "tree");
+        let staged = store.stage_from_path(&sources.join("tree"))?;
+        store.register(vec![Registration { staged, ..file(store, &path, "", &[])? }])?;
+    }
+    Ok(())
+}
+
+fn optimise(store: &LocalStore, _sources: &Path, say: Say<'_>) -> Outcome {
+    store.optimise(None, Intent::Share)?;
+    say(format!("whole {}", path(2, "tree")));
+    say(format!("whole {}", path(3, "tree")));
+    Ok(())
 }
 
 /// The one object that a scenario begins with in pieces.

@@ -5,6 +5,7 @@ mod exchange;
 mod import;
 mod maintenance;
 mod objects;
+mod optimise;
 mod queries;
 mod relations;
 mod repair;
@@ -54,6 +55,8 @@ pub(super) enum Command {
     Gc(super::gc::Arguments),
     /// Hash objects again, and say what is wrong
     Verify(verify::Arguments),
+    /// Let identical files share their bytes
+    Optimise(optimise::Arguments),
     /// Put good copies in the place of broken objects: from a build, a download, or a file
     Repair(repair::Arguments),
 }
@@ -70,6 +73,7 @@ impl Command {
             Self::Exchange(_) => false,
             Self::Maintenance(_) => false,
             Self::Verify(arguments) => arguments.json,
+            Self::Optimise(arguments) => arguments.json,
             Self::Repair(arguments) => arguments.json,
             Self::Import(command) => command.wants_json(),
             Self::Signatures(command) => command.wants_json(),
@@ -94,6 +98,7 @@ pub(super) fn run(
         Command::Roots(command) => roots::run(common, command),
         Command::Gc(arguments) => super::gc::run(common, arguments),
         Command::Verify(arguments) => verify::run(common, arguments),
+        Command::Optimise(arguments) => optimise::run(common, arguments),
         Command::Repair(arguments) => repair::run(common, arguments, engine),
     }
 }

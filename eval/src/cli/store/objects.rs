@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use ampoule_store::content_address::Method;
 use ampoule_store::hash::{Algorithm, Hash, Hasher};
-use ampoule_store::local::LocalStore;
+use ampoule_store::local::{Intent, LocalStore};
 use ampoule_store::nar;
-use ampoule_store::path::{StoreDir, name_from_file_name};
+use ampoule_store::path::{StoreDir, StorePath, name_from_file_name};
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -37,6 +37,9 @@ pub(in crate::cli) enum Command {
         /// The hash the path follows from
         #[arg(long, value_enum, default_value_t = AlgorithmName::Sha256)]
         algorithm: AlgorithmName,
+        /// Let its files share the bytes of identical ones in the store
+        #[arg(long)]
+        optimise: bool,
         /// Print records instead of paths
         #[arg(long)]
         json: bool,
@@ -104,9 +107,14 @@ impl Command {
 
 pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Add { paths, name, flat, algorithm, json } => {
+        Command::Add { paths, name, flat, algorithm, optimise, json } => {
             let method = if *flat { Method::Flat } else { Method::Nar };
-            add(&open_store(common)?, paths, name.as_deref(), method, (*algorithm).into(), *json)
+            let store = open_store(common)?;
+            let added = add(&store, paths, name.as_deref(), method, (*algorithm).into(), *json)?;
+            if *optimise {
+                store.optimise(Some(&added), Intent::Share)?;
+            }
+            Ok(())
         }
         Command::Dump { path } => dump(common, path),
         Command::Restore { path } => restore(path),
@@ -121,11 +129,11 @@ fn add(
     method: Method,
     algorithm: Algorithm,
     json: bool,
-) -> Result<(), Failure> {
+) -> Result<Vec<StorePath>, Failure> {
     if name.is_some() && paths.len() > 1 {
         return Err(Failure::new("`--name` names one object, and several were given").code(2));
     }
-    let mut records = Vec::new();
+    let (mut records, mut added) = (Vec::new(), Vec::new());
     for path in paths {
         let file_name = std::path::absolute(path)?.file_name().map(OsStr::to_os_string).unwrap_or_default();
         let name = match name {
@@ -140,8 +148,12 @@ fn add(
         } else {
             output::line(&store.store_dir().display(&info.path))?;
         }
+        added.push(info.path);
     }
-    if json { output::json(&Value::Array(records)) } else { Ok(()) }
+    if json {
+        output::json(&Value::Array(records))?;
+    }
+    Ok(added)
 }
 
 pub(super) fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
