@@ -197,8 +197,8 @@ fn prepare_build(store: Option<&LocalStore>, sources: &Path) -> Outcome {
 fn build(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
     let (input, scratch) = (path(1, "input"), path(7, "out"));
     let derivation = derivation_row(store, "out.drv", "Derive(out)", [input.clone()].into())?;
+    // Alone it is not waited for: recipes say it again. With what it made it is.
     store.add_derivations(std::slice::from_ref(&derivation))?;
-    say(format!("derivation {}", derivation.path));
     let mut log = store.log_writer(&derivation.path)?;
     log.write_all(b"building\n")?;
     let parent = File::open(sources)?;
@@ -210,6 +210,7 @@ fn build(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
     let document = file(store, &document, &output.to_string(), &[&output])?;
     let infos = store.register(vec![document, made.registration(Some(derivation.path.clone()))])?;
     let log = log.finish()?;
+    say(format!("derivation {}", derivation.path));
     for info in &infos {
         say(format!("valid {}", info.path));
     }
@@ -280,9 +281,9 @@ fn derivations(store: &LocalStore, _sources: &Path, say: Say<'_>) -> Outcome {
     let first = derivation_row(store, "first.drv", "Derive(first)", BTreeSet::new())?;
     let second = derivation_row(store, "second.drv", "Derive(second)", [first.path.clone()].into())?;
     store.add_derivations(&[first.clone(), second.clone()])?;
+    let info = store.materialise_derivation(&second.path)?;
     say(format!("derivation {}", first.path));
     say(format!("derivation {}", second.path));
-    let info = store.materialise_derivation(&second.path)?;
     assert_eq!(info.content_address.map(|address| address.hash), Some(Sha256Digest::of(&second.aterm).into()));
     say(format!("valid {}", first.path));
     say(format!("valid {}", second.path));
