@@ -1,6 +1,6 @@
 //! How long it takes to collect the dead half of a store, in whole processes, beside a stock Nix where there is one.
 //!
-//! `cargo bench -p ampoule-eval --bench gc [-- <objects>]`
+//! `cargo bench -p ampoule-eval --bench gc [-- <objects>]`; `TMPDIR` says on which file system.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "it measures and says what it measured")]
 
 use std::fs;
@@ -46,28 +46,23 @@ fn path(number: usize) -> StorePath {
     StorePath::new(hash, &format!("object-{number}")).expect("the name is allowed")
 }
 
-/// A directory with two small files.
-fn write_tree(place: &Path, number: usize) {
-    fs::create_dir(place).expect("a directory");
-    fs::write(place.join("a"), number.to_string()).expect("a file");
-    fs::write(place.join("b"), "the same in all of them").expect("a file");
+/// An object's content: one line, as most sources and configuration files of a store are small.
+fn content(number: usize) -> String {
+    format!("the content of object {number}\n")
 }
 
 fn ours(home: &Path, objects: usize) -> f64 {
     let store = LocalStore::open_with(home, StoreDir::default(), Durability::Relaxed).expect("a store");
-    let scratch = home.join("scratch");
     for first in (0..objects).step_by(BATCH) {
         let mut batch = Vec::new();
         for number in first..objects.min(first + BATCH) {
-            write_tree(&scratch, number);
             batch.push(Registration {
-                staged: store.stage_from_path(&scratch).expect("it is copied"),
+                staged: store.stage_bytes(content(number).as_bytes()).expect("it is written"),
                 path: path(number),
                 references: references(number, objects).into_iter().map(path).collect(),
                 deriver: None,
                 content_address: None,
             });
-            fs::remove_dir_all(&scratch).expect("it is removed");
         }
         store.register(batch).expect("it is registered");
     }
@@ -96,7 +91,7 @@ fn theirs(root: &Path, objects: usize) -> Option<f64> {
     let full = |number: usize| store.join(path(number).base_name()).display().to_string();
     let mut rows = String::new();
     for number in 0..objects {
-        write_tree(Path::new(&full(number)), number);
+        fs::write(full(number), content(number)).expect("a file");
         let references = references(number, objects);
         rows.push_str(&format!("{}\n{}\n1000\n\n{}\n", full(number), Sha256Digest::ZERO.to_hex(), references.len()));
         references.into_iter().for_each(|reference| rows.push_str(&format!("{}\n", full(reference))));
