@@ -50,12 +50,11 @@ impl Realiser<'_> {
         id: ActivityId,
     ) -> Result<(), Failure> {
         let cores = if self.options.cores == 1 { 2 } else { 1 };
-        let conditions = other_conditions(now(), cores);
-        let knobs = serde_json::json!({ "cores": cores, "conditions": conditions }).to_string();
-        let made = self.run(resolved, conditions, cores, id).map_err(|failure| Failure {
+        let (made, conditions) = self.run_again(resolved, cores, id).map_err(|failure| Failure {
             message: format!("the second build failed: {}", failure.message),
             ..failure
         })?;
+        let knobs = serde_json::json!({ "cores": cores, "conditions": conditions }).to_string();
         let mut different = None;
         let mut checks = Vec::new();
         for (output, object) in &made.outputs {
@@ -81,6 +80,24 @@ impl Realiser<'_> {
             None => Ok(()),
             Some(output) => Err(self.keep_both(resolved, made, &output, outputs)),
         }
+    }
+
+    /// Builds under other conditions, and says which ones those were. A kernel that cannot show inputs in another order
+    /// (Linux before 6.16) still varies all the rest.
+    fn run_again(&self, resolved: &Resolved, cores: u32, id: ActivityId) -> Result<(Made, Conditions), Failure> {
+        let conditions = other_conditions(now(), cores);
+        let failure = match self.run(resolved, conditions.clone(), cores, id) {
+            Err(failure) if failure.kind == FailureKind::Machine => failure,
+            other => return other.map(|made| (made, conditions)),
+        };
+        let conditions = Conditions { directory_order: Order::AsIs, ..conditions };
+        // If it was something else that the machine could not do, it cannot do this either.
+        let made = self.run(resolved, conditions.clone(), cores, id).map_err(|_| failure.clone())?;
+        self.reporter.report(Event::Warning(format!(
+            "{}: the second build saw its inputs in the same order as the first: {}",
+            resolved.derivation.name, failure.message
+        )));
+        Ok((made, conditions))
     }
 
     /// Several builds of one output are several records.
