@@ -205,7 +205,86 @@ fn other_conditions(now: i64, cores: u32) -> Conditions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::{self, File};
+    use std::io::{self, Write};
+    use std::num::NonZeroUsize;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use ampoule_derivations::derivation::{Derivation, DerivationBuilder, ModuloHashes};
+    use ampoule_store::cache::Substituters;
+    use ampoule_store::content_address::Method;
+    use ampoule_store::hash::Algorithm;
+    use ampoule_store::local::LocalStore;
+    use ampoule_store::path::StoreDir;
+
+    use super::super::{Fetch, Options};
     use super::*;
+    use crate::reporter::Recorder;
+    use crate::sandbox::{Engine, EngineError, Exit, Limits, Outcome, Spec};
+
+    /// Makes the output without running anything, and cannot show inputs in another order: an old kernel.
+    struct OldKernel(tempfile::TempDir);
+
+    impl Engine for OldKernel {
+        fn name(&self) -> &str {
+            "old kernel"
+        }
+
+        fn run(&self, spec: &Spec, _log: &mut dyn Write) -> Result<Outcome, EngineError> {
+            if spec.conditions.directory_order == Order::Reversed {
+                let source = io::Error::from(io::ErrorKind::Unsupported);
+                return Err(EngineError::Setup { operation: "reverse inputs".to_owned(), source, hint: None });
+            }
+            // Kept until the test ends: the files outlive this function, as those of a real sandbox do.
+            let directory = tempfile::tempdir_in(&self.0).unwrap().keep();
+            let out = spec.env.iter().find(|(name, _)| &***name == b"out").map(|(_, path)| path.to_vec()).unwrap();
+            let name = String::from_utf8(out).unwrap().rsplit('/').next().unwrap().to_owned();
+            fs::write(directory.join(name), "made").unwrap();
+            let store = File::open(&directory).unwrap().into();
+            Ok(Outcome { exit: Exit::Code(0), duration: Duration::ZERO, store, build: None })
+        }
+    }
+
+    struct NoSources;
+
+    impl Fetch for NoSources {
+        fn fetch(&self, _path: &StorePath, _derivation: &Derivation) -> Result<(), Failure> {
+            unreachable!("nothing is fetched")
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_vary_one_condition_still_proves_with_the_others() {
+        let home = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(home.path(), StoreDir::default()).unwrap();
+        let builder = DerivationBuilder::new("x", "x86_64-linux", "/bin/sh").floating(Method::Nar, Algorithm::Sha256);
+        let (path, derivation) = builder.instantiate(store.store_dir(), &mut ModuloHashes::new()).unwrap();
+        let recorder = Recorder::default();
+        let realiser = Realiser {
+            store: &store,
+            derivations: &BTreeMap::from([(path.clone(), Arc::new(derivation))]),
+            objects: &BTreeMap::new(),
+            engine: &OldKernel(tempfile::tempdir().unwrap()),
+            fetch: &NoSources,
+            substituters: &Substituters::none(),
+            reporter: &recorder,
+            options: Options {
+                jobs: NonZeroUsize::MIN,
+                cores: 2,
+                keep_going: false,
+                check: true,
+                limits: Limits::default(),
+            },
+        };
+        let outcomes = realiser.realise(std::slice::from_ref(&path)).unwrap();
+        assert!(outcomes.realised(&path).is_some_and(|realised| realised.proved), "{outcomes:?}");
+        let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains("cannot reverse inputs"));
+        assert!(recorder.events().iter().any(warned));
+        let proof = store.proof(&path, "out").unwrap().unwrap();
+        assert!(proof.knobs.contains("\"directory_order\":\"AsIs\""), "{}", proof.knobs);
+    }
 
     #[test]
     fn every_condition_differs() {
