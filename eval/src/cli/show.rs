@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use ampoule_derivations::derivation::Derivation;
 use ampoule_derivations::{aterm, json};
-use ampoule_store::local::DerivationRow;
 use ampoule_store::path::StoreDir;
 use serde_json::{Map, Value};
 
 use super::context::open_store;
 use super::subject::{Subject, Subjects};
 use super::{Common, Failure, output};
-use crate::realise::stage_object;
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -94,23 +92,7 @@ fn print_aterm(subjects: &Subjects, store_dir: &StoreDir) -> Result<(), Failure>
 
 fn write(common: &Common, subjects: &Subjects) -> Result<(), Failure> {
     let store = open_store(common)?;
-    let rows: Vec<DerivationRow> = subjects
-        .derivations
-        .iter()
-        .map(|(path, derivation)| DerivationRow {
-            path: path.clone(),
-            aterm: aterm::write(derivation, store.store_dir()),
-            references: derivation.references(),
-        })
-        .collect();
-    store.add_derivations(&rows)?;
-    let mut batch = Vec::new();
-    for (path, object) in &subjects.objects {
-        if !store.keep_valid(path)? {
-            batch.push(stage_object(&store, path, object)?);
-        }
-    }
-    store.register(batch)?;
+    subjects.record(&store)?;
     for subject in &subjects.chosen {
         let info = store.materialise_derivation(&subject.derivation)?;
         output::line(&store.physical_path(&info.path).display().to_string())?;

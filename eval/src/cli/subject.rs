@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use ampoule_derivations::aterm;
 use ampoule_derivations::derivation::Derivation;
-use ampoule_store::local::LocalStore;
+use ampoule_store::local::{DerivationRow, LocalStore};
 use ampoule_store::path::{StoreDir, StorePath};
 
 use super::context::{Catalog, patterns};
 use super::{Common, Failure};
 use crate::lang::{Evaluation, Member, Mode, StoreObject};
+use crate::realise::stage_object;
 
 /// Derivations and the objects they take as sources.
 #[derive(Default)]
@@ -68,6 +69,24 @@ impl Subjects {
             subjects.add_evaluation(evaluation);
         }
         Ok(Box::leak(Box::new(subjects)))
+    }
+
+    /// Lets the store know the derivations, and puts what they take as sources into it.
+    pub(super) fn record(&self, store: &LocalStore) -> Result<(), Failure> {
+        let row = |(path, derivation): (&StorePath, &Arc<Derivation>)| DerivationRow {
+            path: path.clone(),
+            aterm: aterm::write(derivation, store.store_dir()),
+            references: derivation.references(),
+        };
+        store.add_derivations(&self.derivations.iter().map(row).collect::<Vec<_>>())?;
+        let mut batch = Vec::new();
+        for (path, object) in &self.objects {
+            if !store.keep_valid(path)? {
+                batch.push(stage_object(store, path, object)?);
+            }
+        }
+        store.register(batch)?;
+        Ok(())
     }
 
     fn add_member(&mut self, label: String, kind: &str, member: &Member) {

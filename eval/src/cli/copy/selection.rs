@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ampoule_derivations::aterm;
-use ampoule_store::local::{DerivationRow, LocalStore};
+use ampoule_store::local::LocalStore;
 use ampoule_store::path::StorePath;
 
 use crate::cli::subject::{Subjects, store_path};
 use crate::cli::{Common, Failure};
-use crate::realise::stage_object;
 
 /// Whether an argument is a label or pattern, as opposed to a store path.
 pub(super) fn is_label(argument: &str) -> bool {
@@ -70,23 +69,7 @@ impl Selection {
             self.derivations.extend(subject.tests.iter().chain([&subject.derivation]).cloned());
         }
         // What was built long ago, or came from a cache, may have left no trace of how it is made.
-        let rows: Vec<DerivationRow> = subjects
-            .derivations
-            .iter()
-            .map(|(path, derivation)| DerivationRow {
-                path: path.clone(),
-                aterm: aterm::write(derivation, store.store_dir()),
-                references: derivation.references(),
-            })
-            .collect();
-        store.add_derivations(&rows)?;
-        let objects: Vec<StorePath> = subjects.objects.keys().cloned().collect();
-        let valid = store.valid_paths(&objects)?;
-        let mut batch = Vec::new();
-        for (path, object) in subjects.objects.iter().filter(|(path, _)| !valid.contains(path)) {
-            batch.push(stage_object(store, path, object)?);
-        }
-        store.register(batch)?;
+        subjects.record(store)?;
         Ok(())
     }
 
