@@ -296,7 +296,10 @@ sh(name = "two", script = "cat %s/file > $out" % one)
 #[test]
 fn an_ordinary_user_makes_the_same_bytes_elsewhere() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can become another user");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: only root can become another user\n"),
+        );
         return;
     }
     const ORDINARY: u32 = 12_345;

@@ -91,7 +91,10 @@ fn the_numbers_of_cores_and_processes_are_caught() {
 fn the_processors_a_build_may_use_are_caught() {
     let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() < 2);
     if alone {
-        eprintln!("skipped: a machine with one processor cannot take one away");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: a machine with one processor cannot take one away\n"),
+        );
         return;
     }
     let _ = caught("nproc > $out");

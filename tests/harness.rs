@@ -48,7 +48,7 @@ impl Workspace {
         let tools = match tools() {
             Ok(tools) => tools,
             Err(reason) => {
-                eprintln!("skipped: {reason}");
+                let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: {reason}\n"));
                 return None;
             }
         };
@@ -199,7 +199,8 @@ pub fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()));
     if !found {
-        eprintln!("skipped: `{program}` is not installed");
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: `{program}` is not installed\n"));
     }
     found
 }

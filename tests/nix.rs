@@ -295,7 +295,10 @@ fn realise(workspace: &Workspace, derivation: &str) -> Option<Vec<String>> {
     }
     let ran = Ran::from(command.args(["--realise", derivation]).env_remove("NIX_REMOTE").output().unwrap());
     if ran.code != 0 && !ran.stderr.contains("builder for") {
-        eprintln!("skipped: stock Nix cannot build in `{}`: {}", store.display(), ran.stderr);
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: stock Nix cannot build in `{}`: {}\n", store.display(), ran.stderr),
+        );
         return None;
     }
     assert_eq!(ran.code, 0, "{}", ran.stderr);

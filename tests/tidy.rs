@@ -238,7 +238,10 @@ fn every_dependency_has_a_permissive_licence() {
         .output()
         .expect("cargo runs");
     if !output.status.success() {
-        eprintln!("skipped: cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: cargo metadata: {}\n", String::from_utf8_lossy(&output.stderr).trim()),
+        );
         return;
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");

@@ -50,7 +50,10 @@ fn a_wheel_for_both_platforms_from_its_sdist() {
     let workspace = Workspace::new();
     let first = run(&workspace, &["build", "--check", "--from", kept.to_str().unwrap(), LABEL]);
     if first.code == 1 && first.stderr.contains("could not be fetched") {
-        eprintln!("skipped: the sources cannot be had: {}", first.stderr);
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: the sources cannot be had: {}\n", first.stderr),
+        );
         return;
     }
     assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
@@ -99,7 +102,10 @@ fn install(workspace: &Workspace, wheel: &Path) {
         command.args(arguments).env("PYTHONPATH", workspace.path().join("installed")).output()
     };
     if cfg!(not(target_arch = "x86_64")) || !python(&["-m", "pip", "--version"]).is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: there is no Python 3.11 with pip for x86_64");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: there is no Python 3.11 with pip for x86_64\n"),
+        );
         return;
     }
     let target = workspace.path().join("installed");

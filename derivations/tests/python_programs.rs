@@ -17,7 +17,10 @@ fn has_python() -> bool {
         let check = ["-c", "import sys; sys.exit(sys.version_info < (3, 11))"];
         let found = Command::new("python3").args(check).output().is_ok_and(|output| output.status.success());
         if !found {
-            eprintln!("skipped: there is no `python3` of version 3.11 or later");
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("skipped: there is no `python3` of version 3.11 or later\n"),
+            );
         }
         found
     })

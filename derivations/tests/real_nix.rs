@@ -138,7 +138,8 @@ fn nix_paths(session: &Session) -> Option<Vec<String>> {
         .env("NIX_REMOTE", format!("local?root={}", home.path().join("root").display()))
         .output();
     let Ok(output) = run else {
-        eprintln!("skipped: nix-store is not installed");
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: nix-store is not installed\n"));
         return None;
     };
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -25,7 +25,10 @@ impl Nix {
     /// `None`, and a word about it, when the machine has no Nix.
     fn start() -> Option<Self> {
         if Command::new("nix-store").arg("--version").output().is_err() {
-            eprintln!("skipped: nix-store is not installed");
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("skipped: nix-store is not installed\n"),
+            );
             return None;
         }
         Some(Self { home: tempfile::tempdir().unwrap() })

@@ -184,7 +184,8 @@ fn dpkg_deb_agrees() {
         output.ok().filter(|output| output.status.success())
     };
     if run("dpkg-deb", &["--version"]).is_none() || run("diff", &["--version"]).is_none() {
-        eprintln!("skipped: there is no `dpkg-deb` here");
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: there is no `dpkg-deb` here\n"));
         return;
     }
     let tree = directory.path().join("tree");
@@ -201,7 +202,10 @@ fn dpkg_deb_agrees() {
     std::os::unix::fs::symlink("g", tree.join("usr/share/a/l")).unwrap();
     for compression in ["-Zxz", "-Zzstd", "-Zgzip", "-Znone"] {
         if run("dpkg-deb", &["--root-owner-group", compression, "-b", "tree", "sample.deb"]).is_none() {
-            eprintln!("skipped: this `dpkg-deb` has no {compression}");
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("skipped: this `dpkg-deb` has no {compression}\n"),
+            );
             continue;
         }
         run("dpkg-deb", &["-x", "sample.deb", &format!("theirs{compression}")]).unwrap();

@@ -111,7 +111,7 @@ fn a_real_program_is_read_if_there_is_one() {
         #[allow(clippy::disallowed_methods)]
         std::fs::read(path).unwrap()
     }) else {
-        eprintln!("skipped: this program has no path");
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: this program has no path\n"));
         return;
     };
     if is_elf(&bytes) {

@@ -187,7 +187,7 @@ fn gnu_tar_agrees() {
             .filter(|output| output.status.success())
     };
     if run("tar", &["--version"]).is_none() {
-        eprintln!("skipped: there is no `tar` here");
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: there is no `tar` here\n"));
         return;
     }
     let source = parent.path().join("source");

@@ -218,7 +218,7 @@ fn has_gpgv() -> bool {
     let present = Place::new(&[]).variables.is_empty()
         && registries(&PathBuf::from("/"), &[]).machine().program("gpgv").is_some();
     if !present {
-        eprintln!("skipped: there is no gpgv in PATH");
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: there is no gpgv in PATH\n"));
     }
     present
 }

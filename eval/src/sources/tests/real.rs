@@ -17,12 +17,15 @@ const SHA256: &str = "7aada352fb0c7f5538c4fafeddf314d3a6a92ee8e2b1de70482329e42d
 fn a_small_file_of_known_hash() {
     let machine = Machine::current();
     if machine.variable("AMPOULE_TEST_REGISTRIES").is_none() {
-        eprintln!("skipped: AMPOULE_TEST_REGISTRIES is not set");
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("skipped: AMPOULE_TEST_REGISTRIES is not set\n"),
+        );
         return;
     }
     let registries = Registries::load(machine).unwrap();
     if let Err(reason) = registries.pypi() {
-        eprintln!("skipped: {reason}");
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: {reason}\n"));
         return;
     }
     let directory = tempfile::tempdir().unwrap();
