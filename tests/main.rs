@@ -19,6 +19,7 @@ mod harness;
 mod interruption;
 mod limits;
 mod nix;
+mod nix_functional;
 mod repair;
 mod sources;
 mod store;
