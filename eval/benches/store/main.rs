@@ -19,8 +19,11 @@ use std::process::Command;
 use nix::Nix;
 use table::Table;
 
+/// Measures some cases and adds their rows.
+type Group = fn(&Bench, &mut Table);
+
 /// What is measured, by name, in the order of the table.
-const GROUPS: &[(&str, fn(&Bench, &mut Table))] =
+const GROUPS: &[(&str, Group)] =
     &[("add-tree", add_tree::measure), ("add-file", add_file::measure), ("register", register::measure)];
 
 /// What all groups need.

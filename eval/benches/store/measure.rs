@@ -23,6 +23,7 @@ pub(crate) fn run(command: &mut Command) -> Sample {
     let errors = tempfile::tempfile().expect("a temporary file");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.try_clone().expect("a descriptor"));
     let started = Instant::now();
+    #[expect(clippy::zombie_processes, reason = "it is waited for below, by another call")]
     let child = command.spawn().expect("the program starts");
     let (status, usage) = wait(child.id());
     let wall = started.elapsed().as_secs_f64();
