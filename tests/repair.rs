@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::harness::{Workspace, remove_tree};
+use crate::harness::{Ran, Workspace, remove_tree};
 
 /// Gives a file other bytes, as a failing disk would.
 fn spoil(file: &Path) {
@@ -87,4 +87,69 @@ fn identical_files_share_after_optimising_or_at_once() {
     workspace.ok(&["store", "add", "--optimise", other.to_str().unwrap()]);
     assert_eq!(shared(&["store", "optimise", "--json"]), 0);
     workspace.verify_store();
+}
+
+/// Spoils a store with one tree of which a cache has a copy; gives the store path, the spoilt file and the cache.
+fn spoilt_with_cache(workspace: &Workspace) -> (String, PathBuf, PathBuf) {
+    let (tree, cache) = (workspace.path().join("tree"), workspace.path().join("cache"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("data"), "good".repeat(1000)).unwrap();
+    fs::write(tree.join("same"), "good".repeat(1000)).unwrap();
+    let path = workspace.ok(&["store", "add", "--optimise", tree.to_str().unwrap()]).text().to_owned();
+    workspace.ok(&["copy", "--to", cache.to_str().unwrap(), "--compression", "none", &path]);
+    let object = workspace.home().join("store").join(path.rsplit('/').next().unwrap());
+    spoil(&object.join("data"));
+    (path, object.join("data"), cache)
+}
+
+#[test]
+fn caches_that_send_the_registered_content_repair_what_no_derivation_makes() {
+    let workspace = Workspace::new();
+    let (path, data, cache) = spoilt_with_cache(&workspace);
+    workspace.fails(1, &["store", "repair", &path]).says(&["no derivation is known"]);
+    // Nobody signed it: the hash that is registered says more.
+    let cache = format!("file://{}", cache.display());
+    workspace.fails(1, &["store", "repair", "--offline", "--substituter", &cache, &path]);
+    assert_eq!(fs::read_to_string(&data).unwrap(), "spoilt");
+    assert_eq!(workspace.ok(&["store", "repair", "--all", "--substituter", &cache]).text(), path);
+    for name in ["data", "same"] {
+        assert_eq!(fs::read_to_string(data.with_file_name(name)).unwrap(), "good".repeat(1000));
+    }
+    workspace.verify_store();
+    let shared = workspace.ok(&["store", "optimise", "--json"]).json()["shared"].as_u64().unwrap();
+    assert_eq!(shared, 1, "what was repaired may share again");
+    workspace.verify_store();
+}
+
+#[test]
+fn caches_of_the_configuration_are_asked_and_broken_copies_replace_nothing() {
+    let workspace = Workspace::new();
+    let (path, data, cache) = spoilt_with_cache(&workspace);
+    let configuration = workspace.path().join("config.toml");
+    fs::write(&configuration, format!("[caches]\nsubstituters = [{cache:?}]\n")).unwrap();
+    let repair = || {
+        let mut command = workspace.command();
+        command.args(["store", "repair", "--all"]).env("AMPOULE_CONFIG", &configuration);
+        Ran::from(command.output().unwrap())
+    };
+    let archive = fs::read_dir(cache.join("nar")).unwrap().next().unwrap().unwrap().path();
+    let good = fs::read(&archive).unwrap();
+    let mut bad = good.clone();
+    let place = bad.windows(8).position(|window| window == b"goodgood").unwrap();
+    bad[place] = b'G';
+    for bytes in [&bad[..], &good[..good.len() - 8], b""] {
+        write_over(&archive, bytes);
+        let ran = repair();
+        assert_eq!(ran.code, 1, "{}", ran.stderr);
+        ran.says(&["is still broken", "cache"]);
+        assert_eq!(fs::read_to_string(&data).unwrap(), "spoilt");
+    }
+    write_over(&archive, &good);
+    assert_eq!(repair().text(), path);
+    workspace.verify_store();
+}
+
+fn write_over(file: &Path, bytes: &[u8]) {
+    fs::remove_file(file).unwrap();
+    fs::write(file, bytes).unwrap();
 }

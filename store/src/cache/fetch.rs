@@ -64,7 +64,7 @@ impl Cache {
     }
 
     /// Decompresses, restores and hashes in one pass; compares sizes and hashes with those announced.
-    fn restore(&self, store: &LocalStore, info: &NarInfo) -> Result<Staged, CacheError> {
+    pub(super) fn restore(&self, store: &LocalStore, info: &NarInfo) -> Result<Staged, CacheError> {
         let address = || self.address().to_owned();
         let path = || info.path.clone();
         let limit = info.file_size.unwrap_or_else(|| info.nar_size.saturating_add(COMPRESSION_OVERHEAD));
@@ -93,7 +93,7 @@ impl Cache {
         Ok(staged)
     }
 
-    fn compare(
+    pub(super) fn compare(
         &self,
         path: &StorePath,
         what: &'static str,

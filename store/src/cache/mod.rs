@@ -16,6 +16,7 @@ mod info;
 mod listing;
 mod push;
 mod realisation;
+mod replacement;
 mod substitute;
 #[cfg(test)]
 mod tests;

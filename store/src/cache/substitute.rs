@@ -213,7 +213,7 @@ impl Substituters {
         self.first(&expected.path, |cache, info| cache.fetch(store, &info, &self.trust))
     }
 
-    fn first<T>(
+    pub(super) fn first<T>(
         &self,
         path: &StorePath,
         take: impl Fn(&Cache, Arc<NarInfo>) -> Result<T, CacheError>,

@@ -75,6 +75,9 @@ impl LocalStore {
         self.database.write::<_, DatabaseError>("record verification", |transaction| {
             let statement = "UPDATE objects SET verified_at = ?2 WHERE path = ?1";
             transaction.execute(statement, params![path.base_name(), now()])?;
+            // Its files share nothing now.
+            let statement = "DELETE FROM optimised WHERE object = (SELECT id FROM objects WHERE path = ?1)";
+            transaction.execute(statement, [path.base_name()])?;
             Ok(())
         })?;
         // With the copy goes what is now in its place: the broken object.
@@ -129,7 +132,10 @@ mod tests {
 
     use std::fs;
 
+    use rustix::fs::CWD;
+
     use super::super::fixture::{Home, file, path, register, stage};
+    use super::super::optimise::Intent;
     use super::super::register::Registration;
     use super::*;
 
@@ -159,6 +165,35 @@ mod tests {
             fs::remove_dir_all(&there).unwrap();
             fs::write(&there, "a file").unwrap();
         });
+    }
+
+    #[test]
+    fn files_that_share_spoilt_bytes_are_repaired_in_every_object_and_share_again() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("data"), "x".repeat(5000)).unwrap();
+        let objects = [path(1, "a"), path(2, "b")];
+        for object in &objects {
+            register(&store, Registration { staged: stage(&store, &tree).unwrap(), ..file(&store, object, "", &[]) });
+        }
+        assert_eq!(store.optimise(None, Intent::Share).unwrap().shared, 1);
+        for object in &objects {
+            // Written in place, as a disk goes bad: with hard links this is one file.
+            let data = store.physical_path(object).join("data");
+            permit_owner(CWD, data.as_os_str(), Mode::RWXU).unwrap();
+            fs::write(&data, "y".repeat(5000)).unwrap();
+        }
+        let third = path(3, "c");
+        register(&store, Registration { staged: stage(&store, &tree).unwrap(), ..file(&store, &third, "", &[]) });
+        assert_eq!(store.optimise(None, Intent::Share).unwrap().shared, 0, "spoilt bytes do not spread");
+        for object in &objects {
+            store.repair(object, stage(&store, &tree).unwrap()).unwrap();
+        }
+        assert!(store.verify().unwrap().is_empty());
+        assert!(store.optimise(None, Intent::Share).unwrap().shared > 0);
+        assert!(store.verify().unwrap().is_empty());
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) enum Command {
     Verify(verify::Arguments),
     /// Let identical files share their bytes
     Optimise(optimise::Arguments),
-    /// Put good copies in the place of broken objects: from a build, a download, or a file
+    /// Put good copies in the place of broken objects: from a cache, a build, a download, or a file
     Repair(repair::Arguments),
 }
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use ampoule_derivations::derivation::Derivation;
-use ampoule_store::cache::Substituters;
+use ampoule_store::cache::{SubstituteError, Substituters};
 use ampoule_store::local::{Durability, Finding, LocalStore, Staged, VerifyOptions};
 use ampoule_store::path::StorePath;
 use serde_json::json;
 
+use crate::cli::caches::open_substituters;
 use crate::cli::context::open_store;
 use crate::cli::interrupt::exit_when_interrupted;
 use crate::cli::subject::{Subjects, store_path};
@@ -34,7 +35,7 @@ A copy replaces a broken object only if its archive has the hash that was regist
 
 Examples:
   ampoule store repair --all                           verifies the store, and repairs what is broken
-  ampoule store repair /nix/store/…-markupsafe         builds it again
+  ampoule store repair /nix/store/…-markupsafe         takes it from a cache, or builds it again
   ampoule store repair /nix/store/…-patches --from ./patches")]
 pub(in crate::cli) struct Arguments {
     /// Store paths
@@ -46,7 +47,10 @@ pub(in crate::cli) struct Arguments {
     /// Take the copy from this file or tree
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     from: Option<PathBuf>,
-    /// Use no network
+    /// Ask this binary cache before building again, besides those of the configuration
+    #[arg(long, value_name = "URL", conflicts_with = "from")]
+    substituter: Vec<String>,
+    /// Use no network, and ask no caches
     #[arg(long)]
     offline: bool,
     /// Print JSON
@@ -62,8 +66,8 @@ pub(super) fn run(
     if arguments.from.is_some() && arguments.paths.len() != 1 {
         return Err(Failure::new("`--from` has the content of one object, and several were given").code(2));
     }
-    // Before anything starts a thread.
-    let engine = if arguments.from.is_none() { Some(engine()?) } else { None };
+    // Before anything starts a thread. Where there can be no sandbox, caches can still help.
+    let engine = arguments.from.is_none().then(engine);
     exit_when_interrupted()?;
     let store = open_store(common)?;
     let paths = arguments.paths.iter().map(|path| store_path(store.store_dir(), path));
@@ -78,8 +82,15 @@ pub(super) fn run(
     }
     let reporter = reporter_for_stderr(common.verbosity());
     let mut failures = BTreeMap::new();
-    if let Some(engine) = &engine {
-        let workshop = Workshop { common, store: &store, engine, reporter: &*reporter, offline: arguments.offline };
+    if let Some(engine) = &engine
+        && !broken.is_empty()
+    {
+        let substituters = match arguments.offline {
+            true => Substituters::none(),
+            false => open_substituters(&store, &arguments.substituter, &[], &*reporter)?,
+        };
+        let (reporter, offline) = (&*reporter, arguments.offline);
+        let workshop = Workshop { common, store: &store, engine, substituters, reporter, offline };
         failures = workshop.repair_all(&mut broken, &mut repaired);
     }
     drop(reporter);
@@ -126,7 +137,8 @@ fn report(
 struct Workshop<'a> {
     common: &'a Common,
     store: &'a LocalStore,
-    engine: &'a Embedded,
+    engine: &'a Result<Embedded, Failure>,
+    substituters: Substituters,
     reporter: &'a dyn Reporter,
     offline: bool,
 }
@@ -157,6 +169,14 @@ impl Workshop<'_> {
 
     fn repair(&self, path: &StorePath) -> Result<(), Failure> {
         let mut last = None;
+        match self
+            .copy_of(path)
+            .and_then(|copy| copy.map(|copy| self.store.repair(path, copy)).transpose().map_err(Failure::from))
+        {
+            Ok(Some(())) => return Ok(()),
+            Ok(None) => {}
+            Err(failure) => last = Some(failure),
+        }
         for derivation in self.makers(path)? {
             match self.make(&derivation, path).and_then(|copy| Ok(self.store.repair(path, copy)?)) {
                 Ok(()) => return Ok(()),
@@ -164,6 +184,16 @@ impl Workshop<'_> {
             }
         }
         Err(last.unwrap_or_else(|| Failure::new("no derivation is known that makes it")))
+    }
+
+    /// A copy from a cache; `None` if no cache says anything of it.
+    fn copy_of(&self, path: &StorePath) -> Result<Option<Staged>, Failure> {
+        let Some(registered) = self.store.registered(path)? else { return Ok(None) };
+        match self.substituters.replacement(self.store, &registered) {
+            Ok(copy) => Ok(Some(copy)),
+            Err(SubstituteError::Unavailable { reasons, .. }) if reasons.is_empty() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The derivations that made an object, or would.
@@ -191,6 +221,7 @@ impl Workshop<'_> {
         if subjects.derivations[derivation].builder == ampoule_derivations::builtin::FETCH {
             return self.fetch(derivation, &subjects.derivations[derivation], wanted, options());
         }
+        let engine = self.engine.as_ref().map_err(|failure| Failure::new(message(failure)))?;
         let fetch = Sources::new(self.store, options(), self.reporter);
         let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
         // What is broken is rebuilt, not taken from where nobody checked that it is the same.
@@ -199,7 +230,7 @@ impl Workshop<'_> {
             store: self.store,
             derivations: &subjects.derivations,
             objects: &subjects.objects,
-            engine: self.engine,
+            engine,
             fetch: &fetch,
             substituters: &substituters,
             reporter: self.reporter,
