@@ -36,6 +36,7 @@ pub(crate) fn run(call: &BuiltinCall) -> i32 {
         "descriptors" => descriptors(&mut tried),
         "init" => init(&mut tried),
         "clock" => conditions::print_clock(),
+        "monotonic" => conditions::print_monotonic(),
         "wait" => conditions::wait_until(),
         "random" => conditions::print_random(),
         "threads" => threads(),

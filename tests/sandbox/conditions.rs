@@ -72,6 +72,14 @@ fn waits(workshop: &Workshop) {
     assert_eq!(workshop.succeed(&spec).log, format!("{} 0\n", libc::ETIMEDOUT));
 }
 
+/// The seconds of the monotonic clock.
+pub(crate) fn print_monotonic() {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    println!("{}", time.tv_sec);
+}
+
 /// Waits on a condition variable, and then sleeps, until a time of the wall clock.
 pub(crate) fn wait_until() {
     let mut deadline = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -194,7 +202,11 @@ fn addresses(workshop: &Workshop) {
 
 fn monotonic(workshop: &Workshop) {
     let mut spec = workshop.script("cat /proc/uptime | { read up idle; echo ${up%.*}; }");
-    assert!((1000..1100).contains(&seconds(&workshop.succeed(&spec).log)));
+    assert_eq!(workshop.succeed(&spec).log, "0\n");
     spec.conditions.monotonic_start_seconds = 500_000;
+    assert_eq!(workshop.succeed(&spec).log, "500000\n");
+    spec.builder = workshop.builtin("monotonic").builder;
     assert!((500_000..500_100).contains(&seconds(&workshop.succeed(&spec).log)));
+    spec.conditions.monotonic_start_seconds = 0;
+    assert!((0..100).contains(&seconds(&workshop.succeed(&spec).log)));
 }

@@ -200,6 +200,7 @@ fn other_conditions(now: i64, cores: u32) -> Conditions {
         address_randomisation: !ordinary.address_randomisation,
         last_process: Some(4000),
         monotonic_start_seconds: ordinary.monotonic_start_seconds + 86_400 * 40,
+        machine: ordinary.machine,
     }
 }
 

@@ -267,9 +267,12 @@ fn forbid_set_id(program: &mut Assembler, result: u32) {
     }
 }
 
-/// What init answers in the kernel's place: the wall clock, random numbers, and the start of a program.
+/// What init answers in the kernel's place: what the machine is; the wall clock and random numbers if chosen, and then
+/// also the start of a program.
 pub(super) fn notify_filter(clock: bool, random: bool) -> Vec<Instruction> {
     let mut program = Assembler::new();
+    program.always(libc::SYS_uname, NOTIFY);
+    program.always(libc::SYS_sysinfo, NOTIFY);
     if clock {
         let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI].map(i32::unsigned_abs);
         program.if_one_of(libc::SYS_clock_gettime, 0, &wall, NOTIFY);
@@ -285,7 +288,9 @@ pub(super) fn notify_filter(clock: bool, random: bool) -> Vec<Instruction> {
     }
     // Every program sets its thread pointer once, early: glibc, musl and Go alike. ARCH_SET_FS is 0x1002.
     #[cfg(target_arch = "x86_64")]
-    program.if_one_of(libc::SYS_arch_prctl, 0, &[0x1002], NOTIFY);
+    if clock || random {
+        program.if_one_of(libc::SYS_arch_prctl, 0, &[0x1002], NOTIFY);
+    }
     program.finish()
 }
 

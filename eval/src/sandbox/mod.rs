@@ -23,12 +23,14 @@ mod engine;
 mod error;
 mod executor;
 mod filter;
+mod machine;
 mod operations;
 mod outcome;
 mod spec;
 
 pub use engine::{Embedded, Engine};
 pub use error::EngineError;
+pub use machine::Machine;
 pub use operations::{Operation, Plan, Program, SpecError, Supervision, plan};
 pub use outcome::{Exit, Outcome};
 pub use spec::{Builder, BuiltinCall, Bytes, Clock, Conditions, Input, Limits, Order, Root, Spec};

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::machine::{DOMAIN, HOST, Machine};
 use super::spec::{Builder, Bytes, Clock, Order, Root, Spec};
 
 /// User number of the build inside its sandbox.
@@ -56,18 +57,22 @@ pub enum Program {
     },
 }
 
-/// System calls that init answers in the kernel's place. Ordinary builds have none, and then no supervisor either.
+/// System calls that init answers in the kernel's place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
     /// The wall clock starts here, in seconds after 1970.
     pub clock: Option<i64>,
     /// Random numbers are a function of this one.
     pub random: Option<u64>,
+    /// What `uname` and `sysinfo` tell.
+    pub machine: Machine,
+    /// How long the machine has been running, as `sysinfo` tells it.
+    pub uptime_seconds: u64,
 }
 
 impl Supervision {
-    /// Whether anything has to be answered.
-    pub fn is_needed(&self) -> bool {
+    /// Whether programs have to be changed in memory, because they would not ask the kernel.
+    pub fn needs_patches(&self) -> bool {
         self.clock.is_some() || self.random.is_some()
     }
 }
@@ -138,10 +143,10 @@ pub enum Operation {
     ShowDevice { source: usize, at: String },
     /// Mount a fresh `/proc`.
     MountProcesses { at: String },
-    /// Show a file of this content in place of those of `/proc` that exist.
-    Mask { paths: Vec<String>, content: Bytes },
-    /// Show only so many processors in `/proc`.
-    ShowProcessors { count: u32 },
+    /// Let `/proc` tell about this machine, and nothing about the real one. `None`: as many processors as may be used.
+    ShowMachine { machine: Machine, processors: Option<u32>, uptime_seconds: u64, random_seed: Option<u64> },
+    /// Let no other program than those of the machine's own kind be started.
+    ForgetInterpreters,
     /// Show deterministic bytes in place of the random devices.
     ShowRandomBytes { seed: u64 },
     /// Forbid writing below a path, whatever its owner.
@@ -197,8 +202,8 @@ impl fmt::Display for Operation {
             Self::ShowInput { at, .. } => write!(f, "show the input `/{at}`"),
             Self::ShowDevice { at, .. } => write!(f, "show the device `/{at}`"),
             Self::MountProcesses { at } => write!(f, "mount `/{at}`"),
-            Self::Mask { paths, .. } => write!(f, "mask `/{}`", paths.join("`, `/")),
-            Self::ShowProcessors { .. } => f.write_str("mask the processors in `/proc`"),
+            Self::ShowMachine { .. } => f.write_str("mask what `/proc` tells about the machine"),
+            Self::ForgetInterpreters => f.write_str("forget the interpreters of foreign programs"),
             Self::ShowRandomBytes { .. } => f.write_str("mask the random devices"),
             Self::MakeReadOnly { path } => write!(f, "make `/{path}` read-only"),
             Self::MountTerminals { at } => write!(f, "mount `/{at}`"),
@@ -263,14 +268,6 @@ const ETC: [(&str, Option<&str>); 6] = [
     ("etc/machine-id", None),
     ("etc/resolv.conf", None),
 ];
-/// Host facts in `/proc` that no build needs.
-const MASKED: [(&str, &[&str]); 4] = [
-    ("", &["config.gz", "kallsyms", "keys", "key-users", "modules", "partitions"]),
-    ("\n", &["cmdline"]),
-    ("0.00 0.00 0.00 1/1 1\n", &["loadavg"]),
-    ("00000000-0000-4000-8000-000000000000\n", &["sys/kernel/random/boot_id"]),
-];
-
 /// Turns a spec into what has to be done for it.
 ///
 /// # Errors
@@ -288,7 +285,7 @@ pub fn plan(spec: &Spec) -> Result<Plan, SpecError> {
     make_root(spec, store, &mut prepare);
     show_sources(spec, &sources, &mut prepare);
     make_processes(spec, &mut prepare);
-    prepare.push(Operation::Name { host: "localhost".into(), domain: "(none)".into() });
+    prepare.push(Operation::Name { host: HOST.into(), domain: DOMAIN.into() });
     prepare.push(Operation::RaiseLoopback);
     prepare.push(Operation::StartClocks { seconds: spec.conditions.monotonic_start_seconds });
     // What is written there is not the build's to choose, such as which processes die first when memory runs out.
@@ -336,6 +333,7 @@ fn check_limits(spec: &Spec) -> Result<(), SpecError> {
         ("the number of processors", conditions.cpus == Some(0)),
         ("the start of the monotonic clock", conditions.monotonic_start_seconds > 1 << 31),
         ("the last process number", last == 0 || last > 4_000_000),
+        ("the machine", !conditions.machine.is_possible()),
         ("the start of the clock", matches!(conditions.clock, Clock::StartAt(at) if !(0..1 << 34).contains(&at))),
     ];
     match wrong.iter().find(|(_, is_wrong)| *is_wrong) {
@@ -440,12 +438,13 @@ fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>)
 fn make_processes(spec: &Spec, operations: &mut Vec<Operation>) {
     operations.push(Operation::MountProcesses { at: "proc".into() });
     operations.extend(spec.conditions.last_process.map(Operation::LastProcess));
-    operations.push(Operation::MakeReadOnly { path: "proc/sys".into() });
-    operations.extend(MASKED.map(|(content, names)| Operation::Mask {
-        paths: names.iter().map(|name| format!("proc/{name}")).collect(),
-        content: content.into(),
-    }));
-    operations.extend(spec.conditions.cpus.map(|count| Operation::ShowProcessors { count }));
+    operations.push(Operation::ShowMachine {
+        machine: spec.conditions.machine.clone(),
+        processors: spec.conditions.cpus,
+        uptime_seconds: spec.conditions.monotonic_start_seconds,
+        random_seed: spec.conditions.random_seed,
+    });
+    operations.push(Operation::ForgetInterpreters);
 }
 
 fn enter(spec: &Spec) -> Vec<Operation> {
@@ -503,7 +502,12 @@ fn supervision(spec: &Spec) -> Supervision {
         Clock::Host => None,
         Clock::StartAt(seconds) => Some(seconds),
     };
-    Supervision { clock, random: spec.conditions.random_seed }
+    Supervision {
+        clock,
+        random: spec.conditions.random_seed,
+        machine: spec.conditions.machine.clone(),
+        uptime_seconds: spec.conditions.monotonic_start_seconds,
+    }
 }
 
 #[cfg(test)]
@@ -562,6 +566,7 @@ mod tests {
             address_randomisation: true,
             last_process: Some(30_000),
             monotonic_start_seconds: 77,
+            machine: Machine { kernel_release: "5.4.0".into(), memory_bytes: 1 << 30, ..Machine::default() },
         };
         check(&spec, include_str!("../../../tests/vectors/sandbox/conditions.plan"));
     }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::machine::Machine;
+
 /// A string of bytes that need not be UTF-8, such as the value of an environment variable.
 ///
 /// Serialised as a string: the text itself when it is UTF-8, else `base64:` and its encoding.
@@ -203,6 +205,8 @@ pub struct Conditions {
     pub last_process: Option<u32>,
     /// What the monotonic and boot clocks show at the start, in seconds.
     pub monotonic_start_seconds: u64,
+    /// What the build is told about the machine.
+    pub machine: Machine,
 }
 
 impl Default for Conditions {
@@ -214,7 +218,8 @@ impl Default for Conditions {
             random_seed: None,
             address_randomisation: false,
             last_process: None,
-            monotonic_start_seconds: 1000,
+            monotonic_start_seconds: 0,
+            machine: Machine::default(),
         }
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Birth<'a> {
     pub(super) log: &'a OwnedFd,
     /// `/proc`, writable.
     pub(super) processes: &'a OwnedFd,
-    /// Where the filter's listener goes, if there is one.
-    pub(super) supervisor: Option<OwnedFd>,
+    /// Where the filter's listener goes.
+    pub(super) supervisor: OwnedFd,
 }
 
 /// Does the rest of the set-up and becomes the builder.
@@ -83,21 +83,22 @@ fn perform(operation: &Operation, supervision: &Supervision, birth: &Birth<'_>) 
         Operation::DropPrivileges => system::drop_privileges()?,
         Operation::Filter => {
             system::install_filter(&filter::static_filter())?;
-            if let Some(supervisor) = &birth.supervisor {
-                install_supervised(supervision, supervisor)?;
-            }
+            install_supervised(supervision, &birth.supervisor)?;
         }
         other => return Err(io::Error::other(format!("operation out of place: {other}"))),
     }
     Ok(())
 }
 
-/// Installs the filter that asks init, hands init its listener and waits until init answers.
+/// Installs the filter that asks init and hands init its listener. Where init has to change this process, waits for it.
 fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Result<()> {
     let program = filter::notify_filter(supervision.clock.is_some(), supervision.random.is_some());
     let listener = system::install_listener(&program)?;
     wire::send(supervisor, b"listener", &[listener.as_fd()])?;
     drop(listener);
+    if !supervision.needs_patches() {
+        return Ok(());
+    }
     match wire::receive(supervisor)? {
         Some(_) => Ok(()),
         None => Err(io::ErrorKind::BrokenPipe.into()),

@@ -106,7 +106,7 @@ fn wait_until_mapped(mapped: OwnedFd) -> io::Result<()> {
     io::Read::read_exact(&mut fs::File::from(mapped), &mut byte)
 }
 
-/// Forks the builder; takes over the supervision of its calls, if it needs any.
+/// Forks the builder; takes over the supervision of its calls.
 fn start_builder(
     plan: &Plan,
     caller: &OwnedFd,
@@ -114,27 +114,22 @@ fn start_builder(
     processes: OwnedFd,
     builtins: zygote::Builtins,
 ) -> io::Result<(i32, Option<Supervisor>)> {
-    let (mut ours, mut theirs) = (None, None);
-    if plan.supervision.is_needed() {
-        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Found now, because soon init cannot look into itself either.
-        ours = Some((pair.0, Patches::find(&plan.supervision, processes.try_clone()?)?));
-        theirs = Some(pair.1);
-    }
+    let (channel, supervisor) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    // Found now, because soon init cannot look into itself either.
+    let patches = match plan.supervision.needs_patches() {
+        true => Some(Patches::find(&plan.supervision, processes.try_clone()?)?),
+        false => None,
+    };
     // From here on nothing in the sandbox may look into init.
     system::set_dumpable(false)?;
     match system::fork()? {
         Fork::Child => {
-            drop(ours);
-            builder::become_builder(plan, &Birth { caller, log, processes: &processes, supervisor: theirs }, builtins)
+            drop((channel, patches));
+            builder::become_builder(plan, &Birth { caller, log, processes: &processes, supervisor }, builtins)
         }
         Fork::Parent { child } => {
-            drop(theirs);
-            let supervisor = match ours {
-                Some((channel, patches)) => Supervisor::take_over(&channel, child, patches, &plan.supervision)?,
-                None => None,
-            };
-            Ok((child, supervisor))
+            drop(supervisor);
+            Ok((child, Supervisor::take_over(&channel, child, patches, &plan.supervision)?))
         }
     }
 }

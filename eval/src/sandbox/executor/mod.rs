@@ -4,8 +4,9 @@
 //! - `zygote`: a single-threaded process, forked from the caller before it has threads. It alone creates sandboxes.
 //! - `init`: process 1 of a sandbox. Prepares it, starts the builder, reaps, kills what is left, reports.
 //! - `builder`: the builder's process until the builder has control.
-//! - `prepare`, `tree`, `reverse`: the operations.
-//! - `supervisor`, `vdso`: answers for the wall clock and random numbers, where a run asks for other ones.
+//! - `prepare`, `tree`, `reverse`, `facts`: the operations.
+//! - `supervisor`, `vdso`: answers to questions about the machine, and for the wall clock and random numbers where a run
+//!   asks for other ones.
 //! - `wire`: messages with file descriptors. `system`: the system calls, as safe functions.
 //!
 //! All of it runs in single-threaded forked processes, so that allocating after a fork is sound.
@@ -13,6 +14,7 @@
 #![expect(clippy::disallowed_methods, reason = "performs the operations of a sandbox inside its own namespaces")]
 
 mod builder;
+mod facts;
 mod identity;
 mod init;
 mod modes;

@@ -13,6 +13,7 @@ use rustix::mount::{
 };
 
 use super::super::operations::{Operation, SCRATCH_BUILD, SCRATCH_STORE};
+use super::facts::{self, Telling};
 use super::{reverse, system, tree};
 
 /// What the operations done so far have made.
@@ -75,19 +76,22 @@ impl Stage {
             Operation::MountProcesses { at } => {
                 let processes = mount("proc", &[])?;
                 attach(&processes, self.root()?, at)?;
-                self.processes = Some(processes);
+                self.processes = Some(clone_mount(processes.as_fd(), false, false)?);
                 Ok(())
             }
             Operation::MountTerminals { at } => {
                 let options = [("ptmxmode", "0666".to_owned()), ("mode", "620".to_owned())];
                 attach(&mount("devpts", &options)?, self.root()?, at)
             }
-            Operation::Mask { paths, content } => self.mask(paths, content),
             Operation::MakeReadOnly { path } => {
-                let place = openat(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                attach(&clone_mount(place.as_fd(), true, false)?, self.root()?, path)
+                let mount = openat(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                system::make_read_only(mount.as_fd())
             }
-            Operation::ShowProcessors { count } => self.show_processors(*count),
+            Operation::ShowMachine { machine, processors, uptime_seconds, random_seed } => {
+                let (processors, uptime_seconds, random_seed) = (*processors, *uptime_seconds, *random_seed);
+                facts::show(self.root()?, &Telling { machine, processors, uptime_seconds, random_seed })
+            }
+            Operation::ForgetInterpreters => facts::forget_interpreters(),
             Operation::ShowRandomBytes { seed } => self.show_random_bytes(*seed),
             Operation::Name { host, domain } => system::set_names(host, domain),
             Operation::RaiseLoopback => system::raise_loopback(),
@@ -164,36 +168,6 @@ impl Stage {
         attach(&clone_mount(self.source(source)?, false, true)?, self.root()?, at)
     }
 
-    /// Shows a file of the root in place of files of `/proc`. What does not exist needs no mask.
-    fn mask(&self, paths: &[String], content: &[u8]) -> io::Result<()> {
-        let root = self.root()?;
-        write_file(root, MASK, content)?;
-        let file = openat(root, MASK, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        for path in paths {
-            match attach(&clone_mount(file.as_fd(), true, false)?, root, path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result?,
-            }
-        }
-        // The mounts keep the file; a name in the root would only be litter.
-        Ok(rustix::fs::unlinkat(root, MASK, AtFlags::empty())?)
-    }
-
-    fn show_processors(&self, count: u32) -> io::Result<()> {
-        let is_beyond = |number: &str| number.parse::<u32>().is_ok_and(|number| number >= count);
-        let stat = fs::read_to_string("/proc/stat")?;
-        let kept = stat.lines().filter(|line| {
-            let name = line.split(' ').next().unwrap_or_default();
-            !name.strip_prefix("cpu").is_some_and(is_beyond)
-        });
-        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        self.mask(&["proc/stat".to_owned()], kept.as_bytes())?;
-        let infos = fs::read_to_string("/proc/cpuinfo")?;
-        let count = usize::try_from(count).map_err(io::Error::other)?;
-        let kept: String = infos.split("\n\n").take(count).flat_map(|info| [info.trim_end(), "\n\n"]).collect();
-        self.mask(&["proc/cpuinfo".to_owned()], kept.as_bytes())
-    }
-
     fn show_random_bytes(&self, seed: u64) -> io::Result<()> {
         let mut state = seed ^ 0x7572_616e_646f_6d00;
         let bytes: Vec<u8> =
@@ -219,18 +193,18 @@ impl Stage {
         let root = self.root()?;
         system::detach(&c_string(SCRATCH.as_bytes())?)?;
         rustix::fs::unlinkat(root, SCRATCH, AtFlags::REMOVEDIR)?;
+        system::detach(&c_string(facts::FACTS.as_bytes())?)?;
+        rustix::fs::unlinkat(root, facts::FACTS, AtFlags::REMOVEDIR)?;
         reverse::detach_views(root)?;
         system::make_read_only(root)?;
         system::enter_root()?;
         self.sources.clear();
-        Ok(())
+        facts::leave_mount_namespace()
     }
 }
 
 /// Where the scratch file system is until the root is sealed.
 const SCRATCH: &str = ".scratch";
-/// The name of a mask until it is shown.
-const MASK: &str = ".mask";
 /// Bytes of a random device whose content is chosen. Reading it again gives the same ones.
 const RANDOM_BYTES: u64 = 1 << 20;
 

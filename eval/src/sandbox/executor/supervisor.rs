@@ -1,4 +1,5 @@
-//! Answers system calls in the kernel's place: the wall clock and random numbers.
+//! Answers system calls in the kernel's place: what the machine is, and the wall clock and random numbers where a run
+//! asks for other ones.
 //!
 //! Nothing here is a fence. A build that wants the real time can find it; one that just asks gets the chosen one.
 
@@ -7,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::super::machine::{DOMAIN, HOST, Machine};
 use super::super::operations::Supervision;
 use super::system::{self, Question};
 use super::vdso::Patches;
@@ -21,7 +23,12 @@ const THREADS: usize = 1 << 16;
 /// The supervisor of one build.
 pub(super) struct Supervisor {
     listener: OwnedFd,
-    patches: Patches,
+    /// What programs need so that they ask for what is chosen.
+    patches: Option<Patches>,
+    /// What `uname` tells.
+    names: Vec<u8>,
+    /// What `sysinfo` tells.
+    resources: Vec<u8>,
     /// What to add to the host's clock, in nanoseconds.
     clock_offset: Option<i128>,
     seed: Option<u64>,
@@ -34,18 +41,27 @@ impl Supervisor {
     pub(super) fn take_over(
         channel: &OwnedFd,
         builder: i32,
-        patches: Patches,
+        patches: Option<Patches>,
         wanted: &Supervision,
     ) -> io::Result<Option<Self>> {
         let Some((_, descriptors)) = wire::receive(channel)? else { return Ok(None) };
         let listener = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
         system::prefer_same_processor(listener.as_fd());
         let clock_offset = wanted.clock.map(|start| i128::from(start) * SECOND - host_time());
-        let supervisor = Self { listener, patches, clock_offset, seed: wanted.random, random: BTreeMap::new() };
-        // A builtin builder never starts a program, so its memory is changed here.
-        supervisor.patches.apply(builder, None)?;
-        wire::send(channel, b"go on", &[])?;
-        Ok(Some(supervisor))
+        if let Some(patches) = &patches {
+            // A builtin builder never starts a program, so its memory is changed here.
+            patches.apply(builder, None)?;
+            wire::send(channel, b"go on", &[])?;
+        }
+        Ok(Some(Self {
+            listener,
+            patches,
+            names: names(wanted),
+            resources: resources(wanted),
+            clock_offset,
+            seed: wanted.random,
+            random: BTreeMap::new(),
+        }))
     }
 
     /// Readable when a call waits for its answer.
@@ -78,6 +94,8 @@ impl Supervisor {
                 let stored = if first == 0 { 0 } else { store(process, first, &seconds[..8]) };
                 Some(if stored < 0 { stored } else { (self.now() / SECOND) as i64 })
             }
+            libc::SYS_uname => Some(store(process, first, &self.names)),
+            libc::SYS_sysinfo => Some(store(process, first, &self.resources)),
             libc::SYS_getrandom => Some(self.give_random(question, first, second)),
             libc::SYS_futex => self.correct_deadline(process, fourth),
             // TIMER_ABSTIME is 1.
@@ -110,7 +128,7 @@ impl Supervisor {
         });
         if system::is_waiting(self.listener.as_fd(), question.id) {
             // It may have died; if not, it merely sees the host's clock.
-            let _ = self.patches.apply(question.thread.cast_signed(), bytes);
+            let _ = self.patches.as_ref().map(|patches| patches.apply(question.thread.cast_signed(), bytes));
         }
         None
     }
@@ -151,6 +169,27 @@ impl Supervisor {
         }
         None
     }
+}
+
+/// The kernel's `struct new_utsname`: six strings in 65 bytes each.
+fn names(wanted: &Supervision) -> Vec<u8> {
+    let Machine { kernel_release, kernel_version, .. } = &wanted.machine;
+    let strings = ["Linux", HOST, kernel_release, kernel_version, std::env::consts::ARCH, DOMAIN];
+    let padded = |text: &str| text.bytes().chain(std::iter::repeat(0)).take(64).chain([0]).collect::<Vec<u8>>();
+    strings.into_iter().flat_map(padded).collect()
+}
+
+/// The kernel's `struct sysinfo` on a 64-bit machine.
+fn resources(wanted: &Supervision) -> Vec<u8> {
+    let memory = wanted.machine.memory_bytes;
+    // Up time, three loads; memory: all, free, shared, in buffers; swap: all, free.
+    let words = [wanted.uptime_seconds, 0, 0, 0, memory, memory / 2, memory / 64, memory / 64, 0, 0];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    // Processes; high memory: all, free; the unit of the above.
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend([0; 16]);
+    bytes.extend(1_u64.to_le_bytes());
+    bytes
 }
 
 /// Writes a result into the caller's memory: 0, or the negative error of a bad address.

@@ -163,6 +163,12 @@ fn set_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, flags: c_in
     .map(drop)
 }
 
+/// Mounts a file or directory in another place too, with the restrictions it has.
+pub(super) fn bind(source: &CStr, at: &CStr) -> io::Result<()> {
+    // SAFETY: the paths are C strings; a bind takes neither kind nor data.
+    check_int(unsafe { libc::mount(source.as_ptr(), at.as_ptr(), ptr::null(), libc::MS_BIND, ptr::null()) }).map(drop)
+}
+
 /// Makes the current directory the root and lets go of the old one.
 pub(super) fn enter_root() -> io::Result<()> {
     // SAFETY: both paths are C strings.

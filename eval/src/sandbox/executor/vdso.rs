@@ -159,7 +159,9 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn the_clock_of_this_kernel_is_found() {
         let processes = openat(rustix::fs::CWD, "/proc", OFlags::PATH, Mode::empty()).unwrap();
-        let patches = Patches::find(&Supervision { clock: Some(1), random: Some(1) }, processes).unwrap();
+        let patches =
+            Patches::find(&Supervision { clock: Some(1), random: Some(1), ..Supervision::default() }, processes)
+                .unwrap();
         assert!(patches.code.len() >= 3, "{}", patches.code.len());
     }
 
