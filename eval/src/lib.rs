@@ -3,6 +3,7 @@
 //! - [`lang`]: recipes become an [`Evaluation`](lang::Evaluation), targets by [`Label`](lang::Label) and the derivations they need;
 //! - [`sources`]: what recipes take from outside, resolved into the lock and fetched through the machine's own clients' configuration;
 //! - [`realise`]: a [`Realiser`](realise::Realiser) plans what has to be done and does it: fetches, builds, builds again, compares;
+//! - [`check`]: what a rebuild varies, who is to blame for a difference, and what is known of an output;
 //! - [`caches`]: binary caches over the network and this machine's settings of them; [`serve`] is one for others;
 //! - [`sandbox`]: an [`Engine`](sandbox::Engine) runs one [`Spec`](sandbox::Spec), and nothing runs outside of one;
 //! - [`builtins`]: the builders that are functions of this program; they run in the sandbox too;
@@ -37,6 +38,7 @@
 
 pub mod builtins;
 pub mod caches;
+pub mod check;
 pub mod cli;
 pub mod difference;
 pub mod lang;

@@ -62,10 +62,14 @@ impl Realiser<'_> {
             let second = object.staged.nar_hash();
             let identical = first == second;
             checks.extend(both(resolved).into_iter().map(|derivation| CheckRecord {
+                round: 1,
+                finding: None,
+                engine: self.engine.name().to_owned(),
+                tool_version: env!("CARGO_PKG_VERSION").to_owned(),
                 derivation: derivation.clone(),
                 output: output.clone(),
                 first_nar_hash: first,
-                second_nar_hash: second,
+                second_nar_hash: Some(second),
                 identical,
                 knobs: knobs.clone(),
                 checked_at: made.started_at,

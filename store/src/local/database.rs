@@ -45,6 +45,26 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE unsettled (
         object INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE
     ) STRICT;",
+    // A rebuild may fail and leave no hash; who rebuilt, with which version, in which round, and what was found out.
+    "CREATE TABLE new_checks (
+        id              INTEGER PRIMARY KEY,
+        derivation      TEXT NOT NULL,
+        output          TEXT NOT NULL,
+        first_nar_hash  BLOB NOT NULL CHECK (length(first_nar_hash) = 32),
+        second_nar_hash BLOB CHECK (length(second_nar_hash) = 32),
+        identical       INTEGER NOT NULL,
+        round           INTEGER NOT NULL,
+        knobs           TEXT NOT NULL,
+        finding         TEXT,
+        engine          TEXT NOT NULL,
+        tool_version    TEXT NOT NULL,
+        checked_at      INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO new_checks SELECT id, derivation, output, first_nar_hash, second_nar_hash, identical, 1, knobs, NULL,
+        'embedded', '', checked_at FROM checks;
+    DROP TABLE checks;
+    ALTER TABLE new_checks RENAME TO checks;
+    CREATE INDEX checks_by_output ON checks (derivation, output);",
 ];
 /// The schema this program writes.
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;

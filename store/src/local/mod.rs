@@ -10,6 +10,7 @@
 //! - Nothing here runs builds or knows what a derivation says.
 
 mod barrier;
+mod checks;
 mod collect;
 mod copy;
 mod database;
@@ -53,6 +54,7 @@ use self::lock::Patience;
 use self::temporary_roots::Protection;
 use crate::path::{StoreDir, StorePath};
 
+pub use self::checks::{CheckRecord, Evidence, Standing};
 pub use self::collect::{CollectError, Collected, DeadObject, DeleteDeadError, Garbage, OutputsOf, Policy};
 pub use self::copy::{Kind, StageError};
 pub use self::database::OpenDatabaseError;
@@ -66,7 +68,7 @@ pub use self::make_address::{AddFixedError, AddressError, Addressed, HashMismatc
 pub use self::metadata::{Irregularity, Metadata};
 pub use self::optimise::{Intent, OptimiseError, Optimised};
 pub use self::query::QueryError;
-pub use self::realisations::{CheckRecord, RealisationRecord, RecordError, Verdict};
+pub use self::realisations::{RealisationRecord, RecordError, Verdict};
 pub use self::register::{RegisterError, Registration};
 pub use self::relations::Direction;
 pub use self::repair::RepairError;

@@ -1,10 +1,10 @@
-//! Which object each output of a derivation became, each time somebody made it, and what comparing said.
+//! Which object each output of a derivation became, each time somebody made it.
 //!
 //! Records are added, never changed or replaced: two builds of one output are two records.
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::LocalStore;
 use super::failure::DatabaseError;
@@ -58,25 +58,6 @@ pub struct RealisationRecord {
     pub log: Option<String>,
     /// How it compares with what was made before.
     pub verdict: Verdict,
-}
-
-/// That an output was built again under other conditions and compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckRecord {
-    /// The derivation.
-    pub derivation: StorePath,
-    /// The name of the output.
-    pub output: String,
-    /// The SHA-256 of the NAR that was there.
-    pub first_nar_hash: Sha256Digest,
-    /// The SHA-256 of the NAR that the second build gave.
-    pub second_nar_hash: Sha256Digest,
-    /// Whether both are the same tree, bit by bit.
-    pub identical: bool,
-    /// What was varied, as text of the caller's making.
-    pub knobs: String,
-    /// When, in Unix seconds.
-    pub checked_at: i64,
 }
 
 /// Why a record was not written.
@@ -184,76 +165,6 @@ impl LocalStore {
         })?;
         rows.into_iter().map(|(derivation, output)| Ok((parse_path(&derivation)?, output))).collect()
     }
-
-    /// Adds a record that an output was built again and compared.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn record_check(&self, record: &CheckRecord) -> Result<(), RecordError> {
-        self.record_checks(std::slice::from_ref(record), &[])
-    }
-
-    /// Adds several such records, and those of the builds they speak of, all or none.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn record_checks(&self, checks: &[CheckRecord], builds: &[RealisationRecord]) -> Result<(), RecordError> {
-        let Some(first) = checks.first() else { return self.record_realisations(builds) };
-        let written = self.database.write("record checks", |transaction| {
-            insert_checks(transaction, checks)?;
-            Ok(insert_realisations(transaction, builds)?)
-        });
-        written.map_err(|source| RecordError {
-            derivation: first.derivation.clone(),
-            output: first.output.clone(),
-            source,
-        })
-    }
-
-    /// All checks of an output, oldest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn checks(&self, derivation: &StorePath, output: &str) -> Result<Vec<CheckRecord>, QueryError> {
-        let statement = "SELECT first_nar_hash, second_nar_hash, identical, knobs, checked_at
-            FROM checks WHERE derivation = ?1 AND output = ?2 ORDER BY id";
-        Ok(self.database.read("look up checks", |connection| {
-            rows(connection, statement, derivation, output, |row| {
-                Ok(CheckRecord {
-                    derivation: derivation.clone(),
-                    output: output.to_owned(),
-                    first_nar_hash: Sha256Digest::from_bytes(row.get(0)?),
-                    second_nar_hash: Sha256Digest::from_bytes(row.get(1)?),
-                    identical: row.get(2)?,
-                    knobs: row.get(3)?,
-                    checked_at: row.get(4)?,
-                })
-            })
-        })?)
-    }
-
-    /// The newest check of an output, if that found no difference.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn proof(&self, derivation: &StorePath, output: &str) -> Result<Option<CheckRecord>, QueryError> {
-        Ok(self.checks(derivation, output)?.pop().filter(|newest| newest.identical))
-    }
-
-    /// Whether there is a [proof](LocalStore::proof), for many outputs at once; in the order of the questions.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn are_proved(&self, outputs: &[(StorePath, String)]) -> Result<Vec<bool>, QueryError> {
-        let statement = "SELECT identical FROM checks WHERE derivation = ?1 AND output = ?2 ORDER BY id DESC LIMIT 1";
-        Ok(self.database.read("look up proofs", |connection| {
-            let mut statement = connection.prepare_cached(statement)?;
-            let newest = outputs.iter().map(|(derivation, output)| {
-                statement.query_row([derivation.base_name(), output], |row| row.get(0)).optional()
-            });
-            newest.map(|newest| Ok(newest?.unwrap_or(false))).collect()
-        })?)
-    }
 }
 
 /// Adds rows of realisations.
@@ -278,26 +189,7 @@ pub(super) fn insert_realisations(connection: &Connection, records: &[Realisatio
     Ok(())
 }
 
-fn insert_checks(connection: &Connection, checks: &[CheckRecord]) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO checks (derivation, output, first_nar_hash, second_nar_hash, identical, knobs, checked_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
-    for check in checks {
-        statement.execute(params![
-            check.derivation.base_name(),
-            check.output,
-            check.first_nar_hash.as_bytes(),
-            check.second_nar_hash.as_bytes(),
-            check.identical,
-            check.knobs,
-            check.checked_at,
-        ])?;
-    }
-    Ok(())
-}
-
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     statement: &str,
     derivation: &StorePath,
@@ -419,48 +311,5 @@ mod tests {
         // Made once more: the object is there, the record is new.
         store.register_realised(vec![file(&store, &object, "a", &[])], &records).unwrap();
         assert_eq!(home.open().provenance(&drv, "out").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn the_newest_check_is_the_proof_if_it_found_no_difference() {
-        let home = Home::new();
-        let store = home.open();
-        let drv = path(1, "a.drv");
-        let check = |identical, checked_at| CheckRecord {
-            derivation: drv.clone(),
-            output: "out".into(),
-            first_nar_hash: Sha256Digest::of(b"1"),
-            second_nar_hash: Sha256Digest::of(if identical { b"1" } else { b"2" }),
-            identical,
-            knobs: "{}".into(),
-            checked_at,
-        };
-        assert_eq!(store.proof(&drv, "out").unwrap(), None);
-        store.record_check(&check(true, 1)).unwrap();
-        assert_eq!(store.proof(&drv, "out").unwrap(), Some(check(true, 1)));
-        store.record_check(&check(false, 2)).unwrap();
-        assert_eq!(store.proof(&drv, "out").unwrap(), None);
-        assert_eq!(store.checks(&drv, "out").unwrap(), [check(true, 1), check(false, 2)]);
-        assert_eq!(store.proof(&drv, "dev").unwrap(), None);
-    }
-
-    #[test]
-    fn proofs_are_looked_up_at_once_in_order() {
-        let home = Home::new();
-        let store = home.open();
-        let check = |number, identical| CheckRecord {
-            derivation: path(number, "a.drv"),
-            output: "out".into(),
-            first_nar_hash: Sha256Digest::of(b"1"),
-            second_nar_hash: Sha256Digest::of(b"2"),
-            identical,
-            knobs: String::new(),
-            checked_at: 1,
-        };
-        store.record_checks(&[check(1, true), check(2, true), check(3, false)], &[]).unwrap();
-        store.record_checks(&[check(2, false), check(3, true)], &[]).unwrap();
-        let asked = [4, 3, 2, 1].map(|number| (path(number, "a.drv"), "out".to_owned()));
-        assert_eq!(store.are_proved(&asked).unwrap(), [false, true, false, true]);
-        assert!(store.are_proved(&[]).unwrap().is_empty());
     }
 }
