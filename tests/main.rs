@@ -13,6 +13,7 @@ mod build;
 mod caches;
 mod check;
 mod command_line;
+mod concurrency;
 mod errors;
 mod garbage;
 mod harness;

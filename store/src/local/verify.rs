@@ -13,6 +13,7 @@ use rusqlite::params;
 use super::LocalStore;
 use super::descent::entries;
 use super::failure::{DatabaseError, FileError};
+use super::lock::acquire_objects;
 use super::metadata::Irregularity;
 use super::optimise::OptimiseError;
 use super::query::{QueryError, parse_path};
@@ -230,6 +231,15 @@ impl LocalStore {
     }
 
     fn verify_object(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {
+        if self.look_at(info, pace)?.is_none() {
+            return Ok(None);
+        }
+        // Somebody may have been deleting it, making it again or letting its files share at that moment.
+        let _lock = acquire_objects(&self.layout.object_locks, [&info.path].into_iter())?;
+        self.look_at(info, pace)
+    }
+
+    fn look_at(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {
         let path = info.path.clone();
         if !self.is_on_disk(&path)? {
             return Ok(self.is_still(info)?.then_some(Finding::Missing { path }));
@@ -284,7 +294,16 @@ impl LocalStore {
         let found = entries(self.layout.store.as_fd())
             .map_err(|source| FileError::new("list", self.layout.home.join("store"), source))?;
         let names = found.iter().map(|entry| entry.name().to_string_lossy().into_owned());
-        Ok(names.filter(|name| !known.contains(name.as_str())).map(|name| Finding::Unregistered { name }).collect())
+        let mut unknown: Vec<String> = names.filter(|name| !known.contains(name.as_str())).collect();
+        let paths: Vec<StorePath> = unknown.iter().filter_map(|name| StorePath::parse_base_name(name).ok()).collect();
+        // Under their locks nobody is registering or deleting them.
+        let _locks = acquire_objects(&self.layout.object_locks, paths.iter())?;
+        for path in &paths {
+            if self.registered(path)?.is_some() || !self.is_on_disk(path)? {
+                unknown.retain(|name| name != path.base_name());
+            }
+        }
+        Ok(unknown.into_iter().map(|name| Finding::Unregistered { name }).collect())
     }
 }
 
