@@ -1,8 +1,9 @@
 //! The system-call filters of a build, as programs for the kernel's classic BPF machine. Pure.
 //!
-//! The static filter is a list of what a build may not do; everything else is allowed, and the kernel caches that for
-//! the calls whose arguments the filter does not look at. Dangers it answers, and why a namespace does not: see the
-//! comments at each group.
+//! The static filter is made from the rules in `rules`: a list of what a build may not do. Everything else that is known
+//! is allowed, and the kernel caches that for the calls whose arguments the filter does not look at.
+
+use super::rules::{FIRST_UNKNOWN, RULES, Rule, When};
 
 /// One BPF instruction, in the layout of the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +48,29 @@ struct Assembler(Vec<Instruction>);
 impl Assembler {
     /// Starts with what every filter needs: calls of other architectures have other numbers, so they are refused.
     fn new() -> Self {
-        let mut program = Self(vec![
+        Self(vec![
             instruction(LOAD, 0, 0, ARCHITECTURE),
             instruction(JUMP_EQUAL, 1, 0, NATIVE),
             instruction(RETURN, 0, 0, refuse(libc::ENOSYS)),
             instruction(LOAD, 0, 0, NUMBER),
-        ]);
-        // The x32 calls share the architecture of x86_64 and have this bit set.
-        program.0.push(instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000));
-        program.0.push(instruction(RETURN, 0, 0, refuse(libc::ENOSYS)));
-        program
+            // The x32 calls share the architecture of x86_64 and have a high bit set; what is newer than the list of
+            // rules may be anything. Neither exists for a build.
+            instruction(JUMP_AT_LEAST, 0, 1, FIRST_UNKNOWN),
+            instruction(RETURN, 0, 0, refuse(libc::ENOSYS)),
+        ])
+    }
+
+    fn add(&mut self, rule: &Rule) {
+        let result = refuse(rule.errno);
+        for call in rule.calls {
+            match rule.when {
+                When::Always => self.always(*call, result),
+                When::AnyBit(index, bits) => self.if_bits(*call, index, bits, result),
+                When::BothBits(first, second) => self.if_both(*call, first, second, result),
+                When::OneOf(index, values) => self.if_one_of(*call, index, values, result),
+                When::NoneOf(index, values) => self.unless_one_of(*call, index, values, result),
+            }
+        }
     }
 
     fn always(&mut self, number: libc::c_long, result: u32) {
@@ -127,144 +141,13 @@ fn refuse(errno: i32) -> u32 {
     REFUSE | errno.unsigned_abs()
 }
 
-const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
-const CREATES: u32 = (libc::O_CREAT | libc::O_TMPFILE) as u32 & !(libc::O_DIRECTORY as u32);
-const NEW_NAMESPACES: u32 = 0x7e02_0000;
-/// Calls newer than the libc crate, by the number they have on every architecture.
-const STATMOUNT: libc::c_long = 457;
-const LISTMOUNT: libc::c_long = 458;
-const SETXATTRAT: libc::c_long = 463;
-const REMOVEXATTRAT: libc::c_long = 466;
-const OPEN_TREE_ATTR: libc::c_long = 467;
-const FCHMODAT2: libc::c_long = 452;
-
-/// Calls that a build gets "operation not permitted" for.
-const FORBIDDEN: &[libc::c_long] = &[
-    // Mounts: the build's view is fixed.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_open_tree,
-    OPEN_TREE_ATTR,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    // Other namespaces would give capabilities over their own kind, and much kernel surface with them.
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    // Keyrings are not namespaced by what we unshare; they outlive processes.
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    // Other processes' memory and descriptors.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    // Kernel surface no build needs.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_fanotify_init,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_acct,
-    libc::SYS_syslog,
-    libc::SYS_vhangup,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_memfd_secret,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-];
-
-/// Calls that do not exist for a build, so that libraries use their older forms.
-const ABSENT: &[libc::c_long] = &[
-    // io_uring does its work outside system-call filters: it would open sockets and set-id files for the build.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    // Their flags lie behind pointers, which a filter cannot follow; `clone` and `openat` have them in registers.
-    libc::SYS_clone3,
-    libc::SYS_openat2,
-    // They tell about mounts, and so about host paths.
-    STATMOUNT,
-    LISTMOUNT,
-];
-
-/// Extended attributes are not part of a store object.
-const ATTRIBUTES: &[libc::c_long] = &[
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
-    SETXATTRAT,
-    REMOVEXATTRAT,
-];
-
 /// What no build may do.
 pub(super) fn static_filter() -> Vec<Instruction> {
-    let eperm = refuse(libc::EPERM);
     let mut program = Assembler::new();
-    for number in FORBIDDEN {
-        program.always(*number, eperm);
-    }
-    for number in ABSENT {
-        program.always(*number, refuse(libc::ENOSYS));
-    }
-    for number in ATTRIBUTES {
-        program.always(*number, refuse(libc::ENOTSUP));
-    }
-    program.if_bits(libc::SYS_clone, 0, NEW_NAMESPACES, eperm);
-    forbid_set_id(&mut program, eperm);
-    // Init has the build's user, so the build could take files or time from it; 0 is the caller itself.
-    program.unless_one_of(libc::SYS_prlimit64, 0, &[0], eperm);
-    // A network namespace stops neither vsock, which reaches the machine's host, nor the rarer families.
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(i32::unsigned_abs);
-    program.unless_one_of(libc::SYS_socket, 0, &families, refuse(libc::EAFNOSUPPORT));
-    // Typing into a terminal that someone else reads. The constants are TIOCSTI and TIOCLINUX.
-    program.if_one_of(libc::SYS_ioctl, 1, &[0x5412, 0x541c], eperm);
+    // Calls whose arguments matter are looked at each time, some of them often: they come first.
+    let (sometimes, always): (Vec<&Rule>, Vec<&Rule>) = RULES.iter().partition(|rule| rule.when != When::Always);
+    sometimes.into_iter().chain(always).for_each(|rule| program.add(rule));
     program.finish()
-}
-
-/// Set-id bits can be set by changing a mode, and also by creating a file with one.
-fn forbid_set_id(program: &mut Assembler, result: u32) {
-    program.if_bits(libc::SYS_fchmod, 1, SET_ID, result);
-    program.if_bits(libc::SYS_fchmodat, 2, SET_ID, result);
-    program.if_bits(FCHMODAT2, 2, SET_ID, result);
-    program.if_bits(libc::SYS_mknodat, 2, SET_ID, result);
-    program.if_both(libc::SYS_openat, (2, CREATES), (3, SET_ID), result);
-    #[cfg(target_arch = "x86_64")]
-    {
-        program.if_bits(libc::SYS_chmod, 1, SET_ID, result);
-        program.if_bits(libc::SYS_mknod, 1, SET_ID, result);
-        program.if_bits(libc::SYS_creat, 1, SET_ID, result);
-        program.if_both(libc::SYS_open, (1, CREATES), (2, SET_ID), result);
-    }
 }
 
 /// What init answers in the kernel's place: what the machine is; the wall clock and random numbers if chosen, and then
@@ -344,13 +227,61 @@ mod tests {
     }
 
     #[test]
-    fn forbidden_calls_fail() {
-        FORBIDDEN.iter().for_each(|number| check(*number, [0; 6], Some(libc::EPERM)));
-        ABSENT.iter().for_each(|number| check(*number, [0; 6], Some(libc::ENOSYS)));
-        ATTRIBUTES.iter().for_each(|number| check(*number, [0; 6], Some(libc::ENOTSUP)));
+    fn every_rule_holds() {
+        for rule in RULES {
+            assert!(rule.why.ends_with('.'), "{}", rule.why);
+            for call in rule.calls {
+                let mut arguments = [0; 6];
+                match rule.when {
+                    When::Always => {}
+                    When::AnyBit(index, bits) => arguments[index as usize] = u64::from(1_u32 << bits.trailing_zeros()),
+                    When::BothBits(first, second) => {
+                        for (index, bits) in [first, second] {
+                            arguments[index as usize] = u64::from(1_u32 << bits.trailing_zeros());
+                        }
+                    }
+                    When::OneOf(index, values) => arguments[index as usize] = u64::from(values[values.len() - 1]),
+                    When::NoneOf(index, _) => arguments[index as usize] = 0x7fff_fffe,
+                }
+                check(*call, arguments, Some(rule.errno));
+            }
+        }
+    }
+
+    #[test]
+    fn no_namespaces_can_be_made() {
         for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             check(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0], Some(libc::EPERM));
+            check(libc::SYS_unshare, [flag, 0, 0, 0, 0, 0], Some(libc::EPERM));
         }
+        check(libc::SYS_unshare, [0x80, 0, 0, 0, 0, 0], Some(libc::EPERM));
+        // Files and working directories of threads may part.
+        check(libc::SYS_unshare, [0x600, 0, 0, 0, 0, 0], None);
+    }
+
+    #[test]
+    fn addresses_may_be_fixed_but_machines_not_pretended() {
+        for allowed in [0, 0x4_0000, 0xffff_ffff] {
+            check(libc::SYS_personality, [allowed, 0, 0, 0, 0, 0], None);
+        }
+        for refused in [8, 0x2_0000, 0x40_0000] {
+            check(libc::SYS_personality, [refused, 0, 0, 0, 0, 0], Some(libc::EPERM));
+        }
+    }
+
+    #[test]
+    fn devices_and_whiteouts_cannot_be_made() {
+        for (kind, expected) in [
+            (libc::S_IFCHR, Some(libc::EPERM)),
+            (libc::S_IFBLK, Some(libc::EPERM)),
+            (libc::S_IFIFO, None),
+            (libc::S_IFSOCK, None),
+            (libc::S_IFREG, None),
+        ] {
+            check(libc::SYS_mknodat, [0, 0, u64::from(kind | 0o644), 0, 0, 0], expected);
+        }
+        check(libc::SYS_renameat2, [0, 0, 0, 0, 4, 0], Some(libc::EINVAL));
+        check(libc::SYS_renameat2, [0, 0, 0, 0, 2, 0], None);
     }
 
     #[test]
@@ -364,7 +295,7 @@ mod tests {
         for mode in [0o4755, 0o2755, 0o6000] {
             check(libc::SYS_fchmod, [0, mode, 0, 0, 0, 0], Some(libc::EPERM));
             check(libc::SYS_fchmodat, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
-            check(FCHMODAT2, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
+            check(452, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
             check(libc::SYS_mknodat, [0, 0, mode, 0, 0, 0], Some(libc::EPERM));
             for flags in [libc::O_CREAT, libc::O_TMPFILE] {
                 let flags = u64::from(flags.unsigned_abs());
@@ -378,6 +309,7 @@ mod tests {
         for family in 0..64_u64 {
             let expected = (![1, 2, 10, 16].contains(&family)).then_some(libc::EAFNOSUPPORT);
             check(libc::SYS_socket, [family, 1, 0, 0, 0, 0], expected);
+            check(libc::SYS_socketpair, [family, 1, 0, 0, 0, 0], expected);
         }
     }
 
@@ -385,7 +317,9 @@ mod tests {
     fn foreign_architectures_are_refused() {
         let program = static_filter();
         assert_eq!(run(&program, 0x4000_0003, libc::SYS_read, [0; 6]), refuse(libc::ENOSYS));
-        assert_eq!(run(&program, NATIVE, 0x4000_0000, [0; 6]), refuse(libc::ENOSYS));
+        for number in [0x4000_0000, 512, libc::c_long::from(FIRST_UNKNOWN)] {
+            assert_eq!(run(&program, NATIVE, number, [0; 6]), refuse(libc::ENOSYS));
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod filter;
 mod machine;
 mod operations;
 mod outcome;
+mod rules;
 mod spec;
 
 pub use engine::{Embedded, Engine};
