@@ -19,7 +19,7 @@ use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
 use super::{Common, Failure, output};
-use crate::realise::{FailureKind, How, Options, Outcome, Outcomes, Plan, Realiser};
+use crate::realise::{FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Plan, Realiser};
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
 use crate::sources::intern::Sources;
@@ -69,15 +69,15 @@ pub(super) struct Arguments {
     /// Go on with what does not need a failed build
     #[arg(short, long)]
     keep_going: bool,
-    /// Stop a build after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().timeout_seconds)]
-    timeout: u64,
-    /// Stop a build that writes nothing for this long
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().silence_seconds)]
-    max_silent_time: u64,
-    /// Stop a build that writes more than this to its log
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().log_bytes)]
-    max_log_size: u64,
+    /// Stop a build after this time; 0 for never [default: what its derivation says, else 4 hours]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Stop a build that writes nothing for this long; 0 for never [default: what its derivation says, else an hour]
+    #[arg(long, value_name = "SECONDS")]
+    max_silent_time: Option<u64>,
+    /// Stop a build that writes more than this to its log; 0 for never [default: what its derivation says, else 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    max_log_size: Option<u64>,
     /// The most a build may write: outputs, /build and /tmp together
     ///
     /// [default: half of the machine's memory, at most 16 GiB: what a build writes lies in memory]
@@ -101,12 +101,14 @@ impl Arguments {
             keep_going: self.keep_going,
             check: self.check,
             limits: Limits {
-                timeout_seconds: self.timeout,
-                silence_seconds: self.max_silent_time,
-                log_bytes: self.max_log_size,
                 output_bytes: self.max_output_size.unwrap_or_else(default_output_bytes),
                 processes: self.max_processes,
                 ..Limits::default()
+            },
+            overrides: LimitOverrides {
+                timeout_seconds: self.timeout,
+                silence_seconds: self.max_silent_time,
+                log_bytes: self.max_log_size,
             },
         }
     }

@@ -9,14 +9,14 @@ use starlark::values::Value;
 use starlark::values::none::{NoneOr, NoneType};
 use starlark::values::tuple::UnpackTuple;
 
-use super::arguments::refuse_unknown;
 use super::call::{Call, Fixed};
 use super::derive::derive;
+use super::options::Options;
 use super::session::{Session, called_by_prelude};
 use super::values::{DerivationValue, ObjectValue};
 use super::{define, objects};
 
-/// Parameters of `derivation`, for the error about one it does not have.
+/// Parameters of `derivation` besides its [`Options`], for the error about one it does not have.
 const PARAMETERS: [&str; 15] = [
     "args",
     "builder",
@@ -55,10 +55,10 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named)] pass_as_file: Option<Value<'v>>,
         #[starlark(require = named)] required_system_features: Option<Value<'v>>,
         #[starlark(require = named)] target: Option<Value<'v>>,
-        #[starlark(kwargs)] unknown: Value<'v>,
+        #[starlark(kwargs)] rest: Value<'v>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<DerivationValue> {
-        refuse_unknown("derivation", unknown, &PARAMETERS)?;
+        let options = Options::from_rest(rest, &PARAMETERS)?;
         let session = Session::of(eval);
         let fixed = Fixed {
             hash: output_hash.into_option(),
@@ -78,6 +78,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             structured_attrs: structured_attrs.into_option(),
             pass_as_file,
             required_system_features,
+            options,
         };
         let derivation = derive(session, call.recipe()?)?;
         if !called_by_prelude(eval)

@@ -10,6 +10,7 @@ use super::arguments::{entries, strings};
 use super::coerce::{append_quoted, items, to_json, to_text};
 use super::derive::{Addressing, Recipe, Variables};
 use super::error::RecipeError;
+use super::options::{self, Options};
 
 /// The arguments of `derivation`.
 pub(super) struct Call<'v> {
@@ -25,6 +26,7 @@ pub(super) struct Call<'v> {
     pub(super) structured_attrs: Option<Value<'v>>,
     pub(super) pass_as_file: Option<Value<'v>>,
     pub(super) required_system_features: Option<Value<'v>>,
+    pub(super) options: Options<'v>,
 }
 
 /// What the output's content must hash to, as written.
@@ -72,6 +74,7 @@ impl Call<'_> {
         let mut env = BTreeMap::new();
         for (name, value) in self.env.map(|env| entries(env, "`env`")).transpose()?.unwrap_or_default() {
             check_variable(name)?;
+            refuse_impure(name, value)?;
             env.insert(name.as_bytes().to_vec(), to_text(value, &|| format!("`env[\"{name}\"]`"))?.into_bytes());
         }
         let mut own: Vec<(&str, String)> =
@@ -87,6 +90,9 @@ impl Call<'_> {
         own.extend(self.rootfs_text()?.map(|path| ("rootfs", path)));
         let features = self.features()?;
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", features.join(" "))));
+        refuse_twice(&self.options.variables()?, |name| env.contains_key(name.as_bytes()))?;
+        own.extend(self.options.variables()?);
+        check_as_file(&own, &env)?;
         env.extend(own.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_bytes())));
         Ok(env)
     }
@@ -114,6 +120,7 @@ impl Call<'_> {
             if argument_for(name).is_some() {
                 return Err(set_by_argument(name));
             }
+            refuse_impure(name, value)?;
             fields.insert(name.to_owned(), to_json(value, &|| format!("`structured_attrs[\"{name}\"]`"))?);
         }
         let mut own = vec![("builder", quoted(builder)), ("name", quoted(self.name)), ("system", quoted(self.system))];
@@ -121,6 +128,9 @@ impl Call<'_> {
         own.extend(self.fixed.attributes().map(|(name, value)| (name, quoted(value))));
         let features = self.features()?;
         own.extend((!features.is_empty()).then(|| ("requiredSystemFeatures", list(&features))));
+        let options = self.options.fields()?;
+        refuse_twice(&options, |name| fields.contains_key(name))?;
+        own.extend(options);
         fields.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let fields = fields.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect::<Vec<_>>();
         let json = (b"__json".to_vec(), format!("{{{}}}", fields.join(",")).into_bytes());
@@ -184,6 +194,27 @@ impl<'v> Fixed<'v> {
     }
 }
 
+/// Refuses an attribute that an argument sets and the environment too.
+fn refuse_twice(options: &[(&str, String)], is_set: impl Fn(&str) -> bool) -> Result<(), RecipeError> {
+    match options.iter().find(|(attribute, _)| is_set(attribute)) {
+        Some((attribute, _)) => {
+            let argument = options::argument_for(attribute).unwrap_or(attribute);
+            Err(RecipeError::new(format!("`{attribute}` is there twice: it is also set by the argument `{argument}`")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses to pass a variable as a file that is not there.
+fn check_as_file(own: &[(&str, String)], env: &Variables) -> Result<(), RecipeError> {
+    let names = own.iter().find(|(name, _)| *name == "passAsFile").map_or("", |(_, names)| names);
+    let is_set = |name: &str| env.contains_key(name.as_bytes()) || own.iter().any(|(own, _)| *own == name);
+    match names.split(' ').find(|name| !name.is_empty() && !is_set(name)) {
+        Some(name) => Err(RecipeError::new(format!("`pass_as_file` names `{name}`, which is no variable of `env`"))),
+        None => Ok(()),
+    }
+}
+
 fn check_variable(name: &str) -> Result<(), RecipeError> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(RecipeError::new(format!("`{}` cannot be the name of a variable in `env`", name.escape_default())));
@@ -192,6 +223,15 @@ fn check_variable(name: &str) -> Result<(), RecipeError> {
         Some(_) => Err(set_by_argument(name)),
         None => Ok(()),
     }
+}
+
+/// What Nix would make another kind of derivation of.
+fn refuse_impure(name: &str, value: Value<'_>) -> Result<(), RecipeError> {
+    if name != "__impure" || !value.to_bool() {
+        return Ok(());
+    }
+    let message = "`__impure` makes a derivation whose result changes, and there are none here";
+    Err(RecipeError::new(message).with_hint("pin what it fetches with `output_hash`, or use a rule that fetches"))
 }
 
 /// The argument of `derivation` that sets what Nix, or an engine, reads from this variable.

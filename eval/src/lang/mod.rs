@@ -27,6 +27,7 @@ mod globals;
 mod matrix;
 mod modules;
 mod objects;
+mod options;
 mod prelude_builtins;
 mod registry;
 mod requests;

@@ -28,7 +28,7 @@ impl Realiser<'_> {
             |input| outcomes.realised(input).map(|realised| (StorePath::clone(input), realised.outputs.clone()));
         let known = Known(Mutex::new(inputs.iter().filter_map(outputs).collect()));
         let resolved = self.resolve(path, derivation, &known)?;
-        super::build::check_system(&resolved.derivation)?;
+        super::requirements::check_requirements(&resolved.derivation)?;
         let id = self.start(Activity::Build, &derivation.name);
         let made = self.run(&resolved, Conditions::default(), self.options.cores, id);
         self.finish(id, &made, "built again");

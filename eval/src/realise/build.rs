@@ -8,9 +8,11 @@ use ampoule_store::hash::Sha256Digest;
 use ampoule_store::local::{LogWriter, RealisationRecord, Registration, Verdict};
 use ampoule_store::path::StorePath;
 
+use super::attributes::Attributes;
 use super::log::Log;
 use super::outcome::{Failure, How, Realised};
 use super::plan::{Step, is_fetch};
+use super::requirements::{check_requirements, limits};
 use super::sandboxed::{Made, Run, chain};
 use super::{Known, Realiser};
 use crate::reporter::{Activity, ActivityId, Event, next_activity};
@@ -110,7 +112,7 @@ impl Realiser<'_> {
     }
 
     fn make(&self, resolved: &Resolved) -> Result<Realised, Failure> {
-        check_system(&resolved.derivation)?;
+        check_requirements(&resolved.derivation)?;
         let id = self.start(Activity::Build, &resolved.derivation.name);
         let result = self.make_and_register(resolved, id);
         self.finish(id, &result, "built");
@@ -149,12 +151,15 @@ impl Realiser<'_> {
         let kept: LogWriter = self.store.log_writer(&resolved.asked).map_err(|error| store_failure(&error))?;
         let mut log = Log::new(kept, self.reporter, id);
         self.phase(id, "running");
+        let attributes = Attributes::of(&resolved.derivation).map_err(|error| Failure::build(error.to_string()))?;
+        let limits = limits(&attributes, &self.options.limits, &self.options.overrides)?;
         let run = Run {
             store: self.store,
             engine: self.engine,
-            limits: &self.options.limits,
+            limits: &limits,
             path: &resolved.path,
             derivation: &resolved.derivation,
+            attributes: &attributes,
             inputs: &resolved.inputs,
             conditions,
             cores,
@@ -232,16 +237,6 @@ impl Realiser<'_> {
             None => Err(Failure::machine(format!("`{path}` vanished from the store while it was needed"))),
         }
     }
-}
-
-/// Whether this machine runs the derivation's builder.
-pub(super) fn check_system(derivation: &Derivation) -> Result<(), Failure> {
-    let own = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    if derivation.system == own {
-        return Ok(());
-    }
-    let message = format!("it is to be built on `{}`, and this machine is `{own}`", derivation.system);
-    Err(Failure::machine(message))
 }
 
 pub(super) fn store_failure(error: &(dyn std::error::Error + 'static)) -> Failure {

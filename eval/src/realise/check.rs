@@ -224,7 +224,7 @@ mod tests {
     use ampoule_store::local::LocalStore;
     use ampoule_store::path::StoreDir;
 
-    use super::super::{Fetch, Options};
+    use super::super::{Fetch, LimitOverrides, Options};
     use super::*;
     use crate::reporter::Recorder;
     use crate::sandbox::{Engine, EngineError, Exit, Limits, Outcome, Spec};
@@ -281,6 +281,7 @@ mod tests {
                 keep_going: false,
                 check: true,
                 limits: Limits::default(),
+                overrides: LimitOverrides::default(),
             },
         };
         let outcomes = realiser.realise(std::slice::from_ref(&path)).unwrap();

@@ -9,7 +9,10 @@ use ampoule_derivations::placeholder;
 use ampoule_store::base32;
 use ampoule_store::hash::Sha256Digest;
 use ampoule_store::path::{StoreDir, StorePath};
+use serde_json::{Map, Value};
 
+use super::attributes::{Attributes, words};
+use super::references_graph::{self, Graph};
 use super::structured_attributes;
 
 /// Where a build runs.
@@ -26,22 +29,15 @@ pub(super) struct Environment {
     pub(super) files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Why a derivation cannot be given its environment.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum EnvironmentError {
-    #[error("structured attributes: {0}")]
-    StructuredAttributes(String),
-    #[error("`passAsFile` names `{0}`, which is no attribute of the derivation")]
-    PassAsFile(String),
-}
-
-/// The environment of `derivation`, whose outputs are made at the paths `outputs`.
+/// The environment of `derivation`, whose outputs are made at the paths `outputs`. `graphs` are those it asks for.
 pub(super) fn environment(
+    attributes: &Attributes<'_>,
     derivation: &Derivation,
     outputs: &BTreeMap<String, StorePath>,
+    graphs: &BTreeMap<String, Graph>,
     store_dir: &StoreDir,
     cores: u32,
-) -> Result<Environment, EnvironmentError> {
+) -> Environment {
     let paths: BTreeMap<String, String> =
         outputs.iter().map(|(name, path)| (name.clone(), store_dir.display(path))).collect();
     let placeholders: Vec<(String, &String)> =
@@ -55,12 +51,23 @@ pub(super) fn environment(
         arguments: derivation.args.iter().map(|argument| fill(argument)).collect(),
         files: BTreeMap::new(),
     };
-    match derivation.env.get(b"__json".as_slice()) {
-        Some(json) => structured(&mut environment, &fill(json), &paths)?,
-        None => plain(&mut environment, derivation, &fill, &paths)?,
+    match attributes.structured() {
+        Some(structured) => {
+            let graphs = graphs.iter().map(|(name, graph)| (name.clone(), references_graph::to_json(graph, store_dir)));
+            let seen = structured_attributes::attributes(structured, &paths, graphs.collect());
+            add_structured(&mut environment, &seen, &fill);
+        }
+        None => {
+            add_plain(&mut environment, derivation, &fill, &paths);
+            let files = graphs.iter().map(|(name, graph)| (name, references_graph::render(graph, store_dir)));
+            environment.files.extend(files.map(|(name, text)| (name.clone(), text.into_bytes())));
+        }
     }
     environment.variables.extend(fixed_variables());
-    Ok(environment)
+    if derivation.fixed_output().is_some() {
+        environment.variables.insert("NIX_OUTPUT_CHECKED".into(), "1".into());
+    }
+    environment
 }
 
 /// What a derivation's own variables may replace.
@@ -81,18 +88,14 @@ fn fixed_variables() -> Variables {
     variables.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-fn plain(
+fn add_plain(
     environment: &mut Environment,
     derivation: &Derivation,
     fill: &dyn Fn(&[u8]) -> Vec<u8>,
     paths: &BTreeMap<String, String>,
-) -> Result<(), EnvironmentError> {
-    let as_file = derivation.env.get(b"passAsFile".as_slice()).map(|names| words(names)).unwrap_or_default();
-    for name in &as_file {
-        if !derivation.env.contains_key(name.as_bytes()) {
-            return Err(EnvironmentError::PassAsFile(name.clone()));
-        }
-    }
+) {
+    let as_file = derivation.env.get(b"passAsFile".as_slice());
+    let as_file = as_file.map(|names| words(&String::from_utf8_lossy(names))).unwrap_or_default();
     for (name, value) in &derivation.env {
         match as_file.iter().find(|wanted| wanted.as_bytes() == name.as_slice()) {
             Some(wanted) => {
@@ -102,36 +105,23 @@ fn plain(
                 environment.files.insert(file, fill(value));
             }
             None => {
-                environment.variables.insert(name.clone(), fill(value));
+                environment.variables.insert(fill(name), fill(value));
             }
         }
     }
     for (name, path) in paths {
         environment.variables.insert(name.clone().into(), path.clone().into());
     }
-    Ok(())
 }
 
-fn structured(
-    environment: &mut Environment,
-    json: &[u8],
-    paths: &BTreeMap<String, String>,
-) -> Result<(), EnvironmentError> {
-    let text = String::from_utf8_lossy(json);
-    let attributes = structured_attributes::attributes(&text, paths).map_err(EnvironmentError::StructuredAttributes)?;
-    let shell = structured_attributes::shell(&attributes);
-    let json = serde_json::Value::Object(attributes).to_string();
+fn add_structured(environment: &mut Environment, attributes: &Map<String, Value>, fill: &dyn Fn(&[u8]) -> Vec<u8>) {
+    let (json, shell) = (structured_attributes::json(attributes), structured_attributes::shell(attributes));
     for (variable, file, content) in
         [("NIX_ATTRS_JSON_FILE", ".attrs.json", json), ("NIX_ATTRS_SH_FILE", ".attrs.sh", shell)]
     {
         environment.variables.insert(variable.into(), format!("{BUILD_DIRECTORY}/{file}").into());
-        environment.files.insert(file.to_owned(), content.into());
+        environment.files.insert(file.to_owned(), fill(content.as_bytes()));
     }
-    Ok(())
-}
-
-fn words(text: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(text).split_ascii_whitespace().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -147,7 +137,16 @@ mod tests {
         let (_, derivation) = builder.instantiate(&store_dir, &mut ModuloHashes::new()).unwrap();
         let path: StorePath = "3m75lmwfxfzi4asy7cgvky08f8y8lzsa-env".parse().unwrap();
         let outputs = derivation.outputs.keys().map(|name| (name.clone(), path.clone())).collect();
-        environment(&derivation, &outputs, &store_dir, 2).unwrap()
+        environment_of(&derivation, &outputs, &BTreeMap::new())
+    }
+
+    fn environment_of(
+        derivation: &Derivation,
+        outputs: &BTreeMap<String, StorePath>,
+        graphs: &BTreeMap<String, Graph>,
+    ) -> Environment {
+        let attributes = Attributes::of(derivation).unwrap();
+        environment(&attributes, derivation, outputs, graphs, &StoreDir::default(), 2)
     }
 
     fn lines(variables: &Variables) -> String {
@@ -201,14 +200,35 @@ mod tests {
         let path = format!("/build/{name}");
         assert_eq!(environment.variables.get(b"bigPath".as_slice()), Some(&path.into_bytes()));
         assert!(!environment.variables.contains_key(b"big".as_slice()));
+        // What is not there cannot be passed, and is no error for Nix.
         let builder = DerivationBuilder::new("env", "x86_64-linux", "/bin/sh").env("passAsFile", "none");
-        let store_dir = StoreDir::default();
-        let (_, derivation) = builder.instantiate(&store_dir, &mut ModuloHashes::new()).unwrap();
-        let error = environment_error(&derivation);
-        assert_eq!(error, EnvironmentError::PassAsFile("none".to_owned()));
+        assert!(of(builder).files.is_empty());
     }
 
-    fn environment_error(derivation: &Derivation) -> EnvironmentError {
-        environment(derivation, &BTreeMap::new(), &StoreDir::default(), 1).unwrap_err()
+    #[test]
+    fn builders_of_fixed_outputs_know_that_they_are_checked() {
+        let address = ampoule_store::content_address::ContentAddress::flat_sha256(Sha256Digest::ZERO);
+        let fixed = of(DerivationBuilder::new("env", "x86_64-linux", "/bin/sh").fixed(address));
+        assert_eq!(fixed.variables.get(b"NIX_OUTPUT_CHECKED".as_slice()).map(Vec::as_slice), Some(b"1".as_slice()));
+        assert!(fixed.variables.contains_key(b"outputHash".as_slice()));
+    }
+
+    #[test]
+    fn structured_attributes_leave_no_variables_but_those_of_their_files() {
+        let own = placeholder::output("out");
+        let json = serde_json::json!({ "a": 1, "own": own, "exportReferencesGraph": { "graph": [] } });
+        let builder = DerivationBuilder::new("env", "x86_64-linux", "/bin/sh")
+            .structured_attributes(json.as_object().unwrap().clone());
+        let (_, derivation) = builder.instantiate(&StoreDir::default(), &mut ModuloHashes::new()).unwrap();
+        let path: StorePath = "3m75lmwfxfzi4asy7cgvky08f8y8lzsa-env".parse().unwrap();
+        let outputs = BTreeMap::from([("out".to_owned(), path)]);
+        let graphs = BTreeMap::from([("graph".to_owned(), Graph::new())]);
+        let environment = environment_of(&derivation, &outputs, &graphs);
+        assert!(!environment.variables.contains_key(b"out".as_slice()));
+        let shown = |name: &str| String::from_utf8_lossy(&environment.files[name]).into_owned();
+        let path = "/nix/store/3m75lmwfxfzi4asy7cgvky08f8y8lzsa-env";
+        assert!(shown(".attrs.json").contains(&format!(r#""own":"{path}""#)), "{}", shown(".attrs.json"));
+        assert!(shown(".attrs.json").contains(r#""graph":[]"#));
+        assert!(shown(".attrs.sh").contains(&format!("declare own='{path}'\ndeclare")), "{}", shown(".attrs.sh"));
     }
 }

@@ -5,12 +5,16 @@
 //! same one share its result.
 
 mod again;
+mod attributes;
 mod build;
 mod check;
 mod environment;
 mod log;
 mod outcome;
+mod output_checks;
 mod plan;
+mod references_graph;
+mod requirements;
 mod sandboxed;
 mod schedule;
 mod structured_attributes;
@@ -59,8 +63,21 @@ pub struct Options {
     pub keep_going: bool,
     /// Whether everything realised must have a proof.
     pub check: bool,
-    /// How much a build may use.
+    /// How much a build may use, if nobody says otherwise.
     pub limits: Limits,
+    /// What holds whatever a derivation says.
+    pub overrides: LimitOverrides,
+}
+
+/// Limits that go before those of derivations; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitOverrides {
+    /// Wall time of a build. A derivation says it as `__timeout`.
+    pub timeout_seconds: Option<u64>,
+    /// Wall time without a byte of log. A derivation says it as `__maxSilentTime`.
+    pub silence_seconds: Option<u64>,
+    /// Bytes of log. A derivation says it as `__maxLogSize`.
+    pub log_bytes: Option<u64>,
 }
 
 /// Makes outputs valid.

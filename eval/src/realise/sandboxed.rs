@@ -13,9 +13,14 @@ use ampoule_store::content_address::ContentAddress;
 use ampoule_store::hash::Sha256Digest;
 use ampoule_store::local::{AddFixedError, LocalStore, Registration, StageError, Staged};
 use ampoule_store::path::{StoreDir, StorePath};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
+use super::attributes::Attributes;
 use super::environment::{Environment, environment};
 use super::outcome::{Failure, FailureKind};
+use super::output_checks::{Known, OutputError, check_outputs, discards_references};
+use super::references_graph::{self, Graph, GraphError};
 use crate::sandbox::{Builder, Bytes, Conditions, Engine, Exit, Input, Limits, Outcome, Root, Spec};
 
 /// The environment variable that names the sysroot a build runs in.
@@ -29,6 +34,7 @@ pub(super) struct Run<'a> {
     /// The derivation to build, its inputs resolved.
     pub(super) path: &'a StorePath,
     pub(super) derivation: &'a Derivation,
+    pub(super) attributes: &'a Attributes<'a>,
     /// The store paths of its inputs.
     pub(super) inputs: &'a BTreeSet<StorePath>,
     pub(super) conditions: Conditions,
@@ -113,8 +119,9 @@ impl Run<'_> {
 
     fn spec(&self, scratch: &BTreeMap<String, StorePath>, closure: &BTreeSet<StorePath>) -> Result<Spec, Failure> {
         let store_dir = self.store.store_dir();
-        let Environment { variables, arguments, files } = environment(self.derivation, scratch, store_dir, self.cores)
-            .map_err(|error| Failure::build(error.to_string()))?;
+        let graphs = self.graphs(closure)?;
+        let Environment { variables, arguments, files } =
+            environment(self.attributes, self.derivation, scratch, &graphs, store_dir, self.cores);
         let inputs = closure
             .iter()
             .map(|path| Input { source: self.store.physical_path(path), target: store_dir.display(path) });
@@ -128,6 +135,28 @@ impl Run<'_> {
             limits: self.limits.clone(),
             conditions: self.conditions.clone(),
         })
+    }
+
+    /// The closures that the derivation wants to be told about.
+    fn graphs(&self, inputs: &BTreeSet<StorePath>) -> Result<BTreeMap<String, Graph>, Failure> {
+        let refused = |error: GraphError| Failure::build(error.to_string());
+        let requests = references_graph::requests(self.attributes, self.store.store_dir()).map_err(refused)?;
+        let mut graphs = BTreeMap::new();
+        for (name, starts) in requests {
+            if let Some(strange) = starts.iter().find(|path| !inputs.contains(path)) {
+                return Err(refused(GraphError::NotAnInput(strange.clone())));
+            }
+            let starts: Vec<StorePath> = starts.into_iter().collect();
+            let members =
+                self.store.closure(&starts).map_err(|error| machine("find the closure of an input", &error))?;
+            let info = |path: StorePath| match self.store.path_info(&path) {
+                Ok(Some(info)) => Ok((path, info)),
+                Ok(None) => Err(Failure::machine(format!("`{path}` vanished from the store while it was needed"))),
+                Err(error) => Err(machine("look up an input", &error)),
+            };
+            graphs.insert(name, members.into_iter().map(info).collect::<Result<Graph, _>>()?);
+        }
+        Ok(graphs)
     }
 
     fn root(&self) -> Result<Root, Failure> {
@@ -191,12 +220,7 @@ impl Run<'_> {
         let mut left = self.limits.output_bytes;
         for (name, path) in scratch {
             let entry = OsStr::new(path.base_name());
-            if let Err(rustix::io::Errno::NOENT) =
-                rustix::fs::statat(&outcome.store, entry, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            {
-                return Err(Failure::build(format!("the builder succeeded but did not make its output `{name}`"))
-                    .hint(format!("it has to create `${name}`: a file, a directory or a symbolic link")));
-            }
+            self.look_at(outcome, name, entry)?;
             let object = self
                 .store
                 .stage_from_fd(outcome.store.as_fd(), entry, &candidates, Some(path), left)
@@ -204,7 +228,47 @@ impl Run<'_> {
             left = left.saturating_sub(object.nar_size());
             staged.insert(name.clone(), object);
         }
-        self.place(staged, scratch)
+        let placed = self.place(staged, scratch)?;
+        self.check_outputs(&placed)?;
+        Ok(placed)
+    }
+
+    /// Whether an output is there, and nobody but the build's user could have written to it.
+    fn look_at(&self, outcome: &Outcome, name: &str, entry: &OsStr) -> Result<(), Failure> {
+        let stat = match rustix::fs::statat(&outcome.store, entry, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => {
+                return Err(Failure::build(format!("the builder succeeded but did not make its output `{name}`"))
+                    .hint(format!("it has to create `${name}`: a file, a directory or a symbolic link")));
+            }
+            Err(error) => return Err(machine(&format!("look at output `{name}`"), &error)),
+        };
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let is_builtin = self.derivation.builder.starts_with("builtin:");
+        if !is_link && !is_builtin && stat.st_mode & 0o022 != 0 {
+            let message = format!("output `{name}` has suspicious permissions: its group or others may write to it");
+            return Err(Failure::build(message).hint("Nix refuses such outputs too; end the build with `chmod go-w`"));
+        }
+        Ok(())
+    }
+
+    /// Checks the outputs against what the derivation says of them.
+    fn check_outputs(&self, placed: &BTreeMap<String, Registration>) -> Result<(), Failure> {
+        let paths = placed.iter().map(|(name, object)| (name.clone(), object.path.clone())).collect();
+        let known = |path: &StorePath| {
+            if let Some(object) = placed.values().find(|object| object.path == *path) {
+                return Ok(Known { size: object.staged.nar_size(), references: object.references.clone() });
+            }
+            match self.store.path_info(path) {
+                Ok(Some(info)) => Ok(Known { size: info.nar_size, references: info.references }),
+                Ok(None) => Err(OutputError::Unknown(format!("`{path}` vanished from the store"))),
+                Err(error) => Err(OutputError::Unknown(chain(&error))),
+            }
+        };
+        check_outputs(self.attributes, &paths, self.store.store_dir(), &known).map_err(|error| match error {
+            OutputError::Unknown(_) => Failure::machine(error.to_string()),
+            _ => Failure::build(error.to_string()),
+        })
     }
 
     /// Gives each staged output its final path.
@@ -222,11 +286,16 @@ impl Run<'_> {
                 .store
                 .rewrite_references(object, &moved, Some(own))
                 .map_err(|error| machine(&format!("rewrite output `{name}`"), &error))?;
-            let registration = match &self.derivation.outputs[&name] {
+            let discards = discards_references(self.attributes, &name).map_err(|e| Failure::build(e.to_string()))?;
+            let object = if discards { object.discard_references() } else { object };
+            let mut registration = match &self.derivation.outputs[&name] {
                 Output::Fixed(address) => self.fixed(&name, object, address)?,
                 Output::Floating { .. } => self.floating(&name, object, own)?,
                 Output::InputAddressed(_) | Output::Deferred => self.input_addressed(object, own),
             };
+            if discards && registration.content_address.is_none() {
+                registration.references.clear();
+            }
             moved.insert(own.clone(), registration.path.clone());
             placed.insert(name, registration);
         }

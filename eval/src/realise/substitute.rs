@@ -5,6 +5,7 @@ use ampoule_store::local::QueryError;
 use ampoule_store::path::StorePath;
 
 use super::plan::{Status, is_fetch};
+use super::requirements::allows_substitutes;
 use super::{Realiser, chain};
 use crate::caches::Asked;
 use crate::reporter::{Activity, Event};
@@ -24,7 +25,7 @@ impl Realiser<'_> {
 
     /// Brings a derivation's outputs from caches, and tells whether that worked. If it did not, they can still be built.
     pub(super) fn substitute(&self, path: &StorePath, derivation: &Derivation) -> bool {
-        if self.substituters.is_empty() {
+        if self.substituters.is_empty() || !allows_substitutes(derivation) {
             return false;
         }
         // What no cache offers is not worth a word.

@@ -74,6 +74,13 @@ impl Staged {
         self.self_reference
     }
 
+    /// The same object with its references to others forgotten, for those who know that they do not matter.
+    #[must_use]
+    pub fn discard_references(mut self) -> Self {
+        self.references.clear();
+        self
+    }
+
     /// Where it lies until it is registered; for reading only.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -22,7 +22,7 @@ use crate::cli::context::open_store;
 use crate::cli::interrupt::exit_when_interrupted;
 use crate::cli::subject::{Subjects, store_path};
 use crate::cli::{Common, Failure, output};
-use crate::realise::{Fetch, Options, Realiser};
+use crate::realise::{Fetch, LimitOverrides, Options, Realiser};
 use crate::reporter::Reporter;
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
@@ -240,6 +240,7 @@ impl Workshop<'_> {
                 keep_going: false,
                 check: false,
                 limits: Limits::default(),
+                overrides: LimitOverrides::default(),
             },
         };
         let made = realiser.make_again(derivation).map_err(|failure| Failure::new(failure.message))?;
