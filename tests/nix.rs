@@ -117,6 +117,41 @@ derivation(
     structured_attrs = {"list": ["a", 1, True, None, {"k": "v"}], "from": several, "text": "\"quoted\"\n"},
     content_addressed = False,
 )
+derivation(
+    name = "advanced",
+    system = SYSTEM,
+    builder = "/bin/sh",
+    allowed_references = [plain, "out"],
+    allowed_requisites = [plain, several.dev, "bin"],
+    disallowed_references = [],
+    disallowed_requisites = [note],
+    export_references_graph = {"graph": plain, "other": several.doc},
+    impure_env_vars = ["UNICORN", "http_proxy"],
+    prefer_local_build = True,
+    allow_substitutes = False,
+    required_system_features = ["rainbow", "uid-range"],
+    env = {"__noChroot": True, "__sandboxProfile": "sandcastle"},
+    outputs = ["out", "bin"],
+    content_addressed = False,
+)
+derivation(
+    name = "advanced-structured",
+    system = SYSTEM,
+    builder = "/bin/sh",
+    structured_attrs = {"__noChroot": True},
+    output_checks = {
+        "out": {"allowedReferences": [plain, "out"], "maxSize": 789, "maxClosureSize": 5909},
+        "bin": {"disallowedRequisites": [several]},
+    },
+    export_references_graph = {"graph": [plain, several.doc], "other": note},
+    unsafe_discard_references = {"out": True},
+    impure_env_vars = ["UNICORN"],
+    prefer_local_build = True,
+    allow_substitutes = False,
+    required_system_features = ["rainbow"],
+    outputs = ["out", "bin"],
+    content_addressed = False,
+)
 "#;
 
 const EXPRESSION: &str = r#"
@@ -160,7 +195,38 @@ let
     from = several;
     text = "\"quoted\"\n";
   };
-in [ plain several fixed tree all structured ]
+  advanced = derivation {
+    name = "advanced"; inherit system builder;
+    allowedReferences = [ plain "out" ];
+    allowedRequisites = [ plain several.dev "bin" ];
+    disallowedReferences = [ ];
+    disallowedRequisites = [ note ];
+    exportReferencesGraph = [ "graph" plain "other" several.doc ];
+    impureEnvVars = [ "UNICORN" "http_proxy" ];
+    preferLocalBuild = true;
+    allowSubstitutes = false;
+    requiredSystemFeatures = [ "rainbow" "uid-range" ];
+    __noChroot = true;
+    __sandboxProfile = "sandcastle";
+    outputs = [ "out" "bin" ];
+  };
+  advanced-structured = derivation {
+    name = "advanced-structured"; inherit system builder;
+    __structuredAttrs = true;
+    __noChroot = true;
+    outputChecks = {
+      out = { allowedReferences = [ plain "out" ]; maxSize = 789; maxClosureSize = 5909; };
+      bin = { disallowedRequisites = [ several ]; };
+    };
+    exportReferencesGraph = { graph = [ plain several.doc ]; other = [ note ]; };
+    unsafeDiscardReferences = { out = true; };
+    impureEnvVars = [ "UNICORN" ];
+    preferLocalBuild = true;
+    allowSubstitutes = false;
+    requiredSystemFeatures = [ "rainbow" ];
+    outputs = [ "out" "bin" ];
+  };
+in [ plain several fixed tree all structured advanced advanced-structured ]
 "#;
 
 #[test]

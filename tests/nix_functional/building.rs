@@ -10,8 +10,10 @@ pub const CASES: &[Case] = &[
         tests: &[
             "tests/build.rs::outputs_refer_to_themselves_and_to_each_other",
             "tests/build.rs::outputs_in_a_circle_are_refused",
+            "tests/nix_functional/contract.rs::environments_and_files_are_the_same",
+            "tests/nix_functional/refusals.rs::outputs_that_are_not_what_they_should_be",
         ],
-        left_out: "not yet beside stock Nix",
+        left_out: "",
     },
     Case {
         number: 8,
@@ -37,11 +39,29 @@ pub const CASES: &[Case] = &[
         number: 10,
         name: "structured-attrs",
         covers: "the files that a builder finds",
-        tests: &["tests/build.rs::attributes_are_passed_as_files_and_as_json"],
-        left_out: "not yet beside stock Nix",
+        tests: &[
+            "tests/build.rs::attributes_are_passed_as_files_and_as_json",
+            "tests/nix_functional/contract.rs::structured_attributes_are_the_same",
+        ],
+        left_out: "",
     },
-    Case { number: 11, name: "export-graph", covers: "", tests: &[], left_out: "not yet written" },
-    Case { number: 12, name: "fixed", covers: "", tests: &[], left_out: "not yet written" },
+    Case {
+        number: 11,
+        name: "export-graph",
+        covers: "files of graphs, and graphs as attributes",
+        tests: &["tests/nix_functional/contract.rs::graphs_are_the_same"],
+        left_out: "",
+    },
+    Case {
+        number: 12,
+        name: "fixed",
+        covers: "every hash, right and wrong; two with one output; references",
+        tests: &[
+            "tests/nix_functional/contract.rs::fixed_outputs_are_the_same_in_all_forms",
+            "tests/nix_functional/refusals.rs::outputs_that_are_not_what_they_should_be",
+        ],
+        left_out: "",
+    },
     Case { number: 13, name: "fixed-slow-vs-bad", covers: "", tests: &[], left_out: "not yet written" },
     Case {
         number: 14,
@@ -50,9 +70,30 @@ pub const CASES: &[Case] = &[
         tests: &["tests/check.rs::what_comes_out_the_same_is_proved_once", "tests/check.rs::the_date_is_caught"],
         left_out: "not yet beside stock Nix",
     },
-    Case { number: 15, name: "check-refs", covers: "", tests: &[], left_out: "not yet written" },
-    Case { number: 16, name: "check-reqs", covers: "", tests: &[], left_out: "not yet written" },
-    Case { number: 17, name: "derivation-advanced-attributes", covers: "", tests: &[], left_out: "not yet written" },
+    Case {
+        number: 15,
+        name: "check-refs",
+        covers: "allowed and disallowed references",
+        tests: &["tests/nix_functional/refusals.rs::references_that_are_not_allowed"],
+        left_out: "",
+    },
+    Case {
+        number: 16,
+        name: "check-reqs",
+        covers: "allowed and disallowed requisites, checks of single outputs",
+        tests: &[
+            "tests/nix_functional/refusals.rs::requisites_that_are_not_allowed",
+            "tests/nix_functional/refusals.rs::checks_of_single_outputs",
+        ],
+        left_out: "",
+    },
+    Case {
+        number: 17,
+        name: "derivation-advanced-attributes",
+        covers: "each attribute gives the same derivation",
+        tests: &["tests/nix.rs::derivations_and_their_records"],
+        left_out: "",
+    },
     Case {
         number: 29,
         name: "output-normalization",
@@ -70,11 +111,12 @@ pub const CASES: &[Case] = &[
     Case {
         number: 31,
         name: "timeout",
-        covers: "time, silence, log size; exit codes",
+        covers: "time, silence, log size; exit codes, alone and combined",
         tests: &[
             "tests/limits.rs::one_that_never_ends",
             "tests/limits.rs::one_that_is_silent",
             "tests/limits.rs::one_that_talks_without_end",
+            "tests/nix_functional/refusals.rs::exit_codes_are_combined_alike",
         ],
         left_out: "",
     },

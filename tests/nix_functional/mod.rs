@@ -7,8 +7,11 @@
 mod building;
 mod caches;
 mod collecting;
+mod contract;
 mod exchange;
 mod keeping;
+mod portable;
+mod refusals;
 mod relations;
 mod stock;
 mod values;

@@ -116,9 +116,34 @@ fn unknown_arguments() {
    |
  1 | derivation(name = "a", system = "s", builder = "b", ouputs = ["out"])
    | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-   = hint: did you mean `outputs`? arguments: `args`, `builder`, `content_addressed`, `env`, `name`, `output_hash`, `output_hash_algo`, `output_hash_mode`, `outputs`, `pass_as_file`, `required_system_features`, `rootfs`, `structured_attrs`, `system`, `target`
+   = hint: did you mean `outputs`? there are 28 arguments
 "#;
     check(&files, expected);
+}
+
+#[test]
+fn arguments_of_the_wrong_kind() {
+    for (arguments, expected) in [
+        ("allowedReferences = []", "`derivation` has no argument `allowedReferences`"),
+        (
+            "allowed_references = \"out\"",
+            "`allowed_references` must be a list of store objects and of names of outputs, not a string",
+        ),
+        ("allow_substitutes = 1", "`allow_substitutes` must be `True` or `False`, not a int"),
+        ("timeout = -1", "`timeout` must be a number that is not negative, 0 for no limit, not a int"),
+        ("output_checks = {}", "`output_checks` needs `structured_attrs`"),
+        ("structured_attrs = {}, output_checks = []", "`output_checks` must be a dict, not a list"),
+        ("structured_attrs = {}, allowed_references = []", "`allowed_references` excludes `structured_attrs`"),
+        ("export_references_graph = {\"a\": []}", "`export_references_graph[\"a\"]` must be one store object, not 0"),
+        ("env = {\"preferLocalBuild\": \"1\"}, prefer_local_build = True", "`preferLocalBuild` is there twice"),
+        ("env = {\"__impure\": True}", "`__impure` makes a derivation whose result changes"),
+        ("pass_as_file = [\"x\"]", "`pass_as_file` names `x`, which is no variable of `env`"),
+    ] {
+        let recipe = format!("derivation(name = \"a\", system = \"s\", builder = \"b\", {arguments})\n");
+        let error = evaluate(&[("BUILD.star", &recipe)]).expect_err("the recipe is wrong").render();
+        assert!(error.contains(expected), "{arguments}: {error}");
+        assert!(!arguments.starts_with("allowedR") || error.contains("did you mean `allowed_references`?"), "{error}");
+    }
 }
 
 #[test]
