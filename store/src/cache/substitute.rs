@@ -187,7 +187,7 @@ impl Substituters {
         let mut seen: BTreeSet<StorePath> = paths.iter().cloned().collect();
         let mut next: Vec<StorePath> = seen.iter().cloned().collect();
         while !next.is_empty() {
-            let valid = store.valid_paths(&next)?;
+            let valid = store.keep_valid_paths(&next)?;
             next.retain(|path| !valid.contains(path));
             let found = next.par_iter().map(|path| self.find(path)).collect::<Result<Vec<_>, _>>()?;
             next.clear();

@@ -95,7 +95,7 @@ impl LocalStore {
             objects.entry(registration.path.clone()).or_insert(registration);
         }
         // Before anybody asks what is valid: a collector may be at work.
-        self.protect(objects.keys())?;
+        self.protect(objects.keys().chain(objects.values().flat_map(|object| &object.references)))?;
         let _locks = acquire_objects(&self.layout.object_locks, objects.keys())?;
         let mut infos = BTreeMap::new();
         for path in objects.keys() {

@@ -33,13 +33,14 @@ impl Selection {
     ) -> Result<Self, Failure> {
         let mut selection = Self::default();
         if all {
-            selection.paths = store.all_paths()?;
+            selection.paths = store.keep_valid_paths(&store.all_paths()?.into_iter().collect::<Vec<_>>())?;
         }
         let (labels, paths): (Vec<String>, Vec<String>) =
             arguments.iter().cloned().partition(|argument| is_label(argument));
         for argument in &paths {
             let path = store_path(store.store_dir(), argument)?;
-            if path.is_derivation() && !store.is_valid(&path)? {
+            // Before anything is asked about it: somebody may be collecting.
+            if !store.keep_valid(&path)? && path.is_derivation() {
                 store.materialise_derivation(&path)?;
             }
             selection.derivations.extend(store.realised_as(&path)?.into_iter().map(|(derivation, _)| derivation));
@@ -59,7 +60,7 @@ impl Selection {
             let known = derivation.output_path(store.store_dir(), &subject.output)?;
             let path = match known {
                 Some(path) => Some(path),
-                None => store.realisation(&subject.derivation, &subject.output)?,
+                None => store.keep_realisation(&subject.derivation, &subject.output)?,
             };
             let path = path.ok_or_else(|| {
                 Failure::new(format!("`{}` has not been built", subject.label))
@@ -94,7 +95,7 @@ impl Selection {
             }
         }
         let missing: Vec<StorePath> = self.paths.iter().cloned().collect();
-        let valid = store.valid_paths(&missing)?;
+        let valid = store.keep_valid_paths(&missing)?;
         if let Some(path) = missing.iter().find(|path| !valid.contains(path)) {
             return Err(Failure::new(format!("the source `{}` is not in the store", store.store_dir().display(path)))
                 .hint("`ampoule sources fetch` brings all sources of the catalog"));

@@ -8,7 +8,7 @@ use ampoule_store::local::LocalStore;
 use ampoule_store::nar;
 use ampoule_store::path::StorePath;
 
-use super::queries::valid;
+use super::queries::kept;
 use crate::cli::context::open_store;
 use crate::cli::{Common, Failure};
 
@@ -35,7 +35,7 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
 fn export(store: &LocalStore, paths: &[String], closure: bool) -> Result<(), Failure> {
     let mut wanted: BTreeSet<StorePath> = BTreeSet::new();
     for path in paths {
-        wanted.insert(valid(store, path)?.path);
+        wanted.insert(kept(store, path)?.path);
     }
     if closure {
         wanted = store.closure(&wanted.into_iter().collect::<Vec<_>>())?;

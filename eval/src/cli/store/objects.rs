@@ -16,7 +16,7 @@ use ampoule_store::path::{StoreDir, StorePath, name_from_file_name};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::queries::{info_record, valid};
+use super::queries::{info_record, kept};
 use crate::cli::context::open_store;
 use crate::cli::{Common, Failure, output};
 
@@ -162,11 +162,11 @@ pub(super) fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Fail
 
 fn dump(common: &Common, argument: &str) -> Result<(), Failure> {
     let inside_store = argument.starts_with(StoreDir::default().as_str());
-    let path = if inside_store {
-        let store = open_store(common)?;
-        store.physical_path(&valid(&store, argument)?.path)
-    } else {
-        PathBuf::from(argument)
+    // Open until the end: it keeps the object.
+    let store = inside_store.then(|| open_store(common)).transpose()?;
+    let path = match &store {
+        Some(store) => store.physical_path(&kept(store, argument)?.path),
+        None => PathBuf::from(argument),
     };
     let mut out = BufWriter::with_capacity(1 << 18, io::stdout().lock());
     nar::dump(&path, &mut out).map_err(|error| at(&path, &error))?;

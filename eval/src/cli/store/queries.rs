@@ -48,6 +48,12 @@ pub(super) fn valid(store: &LocalStore, argument: &str) -> Result<PathInfo, Fail
     })
 }
 
+/// As [`valid`], and keeps the object from being collected while it is read.
+pub(super) fn kept(store: &LocalStore, argument: &str) -> Result<PathInfo, Failure> {
+    store.protect([&store_path(store.store_dir(), argument)?])?;
+    valid(store, argument)
+}
+
 fn info(store: &LocalStore, paths: &[String], json: bool) -> Result<(), Failure> {
     let infos = paths.iter().map(|path| valid(store, path)).collect::<Result<Vec<_>, _>>()?;
     if json {

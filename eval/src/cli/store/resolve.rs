@@ -22,7 +22,7 @@ pub(super) fn objects_and_derivations(
             continue;
         }
         let path = store_path(store.store_dir(), argument)?;
-        if !store.is_valid(&path)? && !store.knows_derivation(&path)? {
+        if !store.keep_valid(&path)? && !store.knows_derivation(&path)? {
             return Err(not_valid(store, &path));
         }
         found.push(path);
