@@ -13,6 +13,8 @@ mod bench;
 mod cases;
 #[path = "sandbox/conditions.rs"]
 mod conditions;
+#[path = "sandbox/escapes.rs"]
+mod escapes;
 #[path = "sandbox/workshop.rs"]
 mod workshop;
 
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
 /// Whether any case failed.
 fn run_cases(workshop: &Workshop, wanted: &[&String]) -> bool {
     let user = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user" };
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut attacks) = (0, 0, 0);
     for (name, case) in cases::CASES.iter().chain(conditions::CASES) {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
             continue;
@@ -76,6 +78,19 @@ fn run_cases(workshop: &Workshop, wanted: &[&String]) -> bool {
             }
         }
     }
+    for (name, _) in escapes::ATTACKS {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        match catch_unwind(AssertUnwindSafe(|| workshop.succeed(&workshop.builtin(name)))) {
+            Ok(_) => attacks += 1,
+            Err(_) => {
+                println!("ESCAPED: an attack by {name} (as {user})");
+                failed += 1;
+            }
+        }
+    }
+    println!("attacks as {user}: {attacks} stopped");
     println!("sandbox cases as {user}: {passed} passed, {failed} failed");
     failed > 0
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use ampoule_eval::sandbox::BuiltinCall;
 
 use crate::conditions;
+use crate::escapes::ATTACKS;
 
 /// The function given to the engine.
 pub(crate) fn run(call: &BuiltinCall) -> i32 {
@@ -41,20 +42,23 @@ pub(crate) fn run(call: &BuiltinCall) -> i32 {
         "random" => conditions::print_random(),
         "threads" => threads(),
         "sleep" => std::thread::sleep(Duration::from_secs(3600)),
-        other => panic!("no builtin {other}"),
+        other => match ATTACKS.iter().find(|(name, _)| *name == other) {
+            Some((_, attack)) => attack(&mut tried),
+            None => panic!("no builtin {other}"),
+        },
     }
     i32::from(tried.escaped)
 }
 
 /// Whether anything worked that must not.
 #[derive(Default)]
-struct Tried {
+pub(crate) struct Tried {
     escaped: bool,
 }
 
 impl Tried {
     /// Notes an attempt that has to fail with one of these errors.
-    fn refused<T>(&mut self, what: &str, result: io::Result<T>, expected: &[i32]) {
+    pub(crate) fn refused<T>(&mut self, what: &str, result: io::Result<T>, expected: &[i32]) {
         match result {
             Err(error) if error.raw_os_error().is_some_and(|errno| expected.contains(&errno)) => {}
             Err(error) => {
@@ -68,7 +72,7 @@ impl Tried {
         }
     }
 
-    fn holds(&mut self, what: &str, holds: bool) {
+    pub(crate) fn holds(&mut self, what: &str, holds: bool) {
         if !holds {
             println!("{what}: does not hold");
             self.escaped = true;
@@ -76,7 +80,7 @@ impl Tried {
     }
 }
 
-fn call(number: c_long, arguments: [c_long; 5]) -> io::Result<c_long> {
+pub(crate) fn call(number: c_long, arguments: [c_long; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = arguments;
     // SAFETY: the arguments are integers, null, or point to C strings that outlive the call.
     match unsafe { libc::syscall(number, a, b, c, d, e) } {
@@ -85,7 +89,7 @@ fn call(number: c_long, arguments: [c_long; 5]) -> io::Result<c_long> {
     }
 }
 
-fn text(text: &std::ffi::CStr) -> c_long {
+pub(crate) fn text(text: &std::ffi::CStr) -> c_long {
     text.as_ptr() as c_long
 }
 

@@ -450,7 +450,7 @@ fn make_processes(spec: &Spec, operations: &mut Vec<Operation>) {
 fn enter(spec: &Spec) -> Vec<Operation> {
     let mut operations = vec![Operation::Umask(0o022), Operation::WorkIn("/build".into())];
     let limits = [
-        (Resource::Core, Some(0)),
+        (Resource::Core, Some(1)),
         (Resource::Files, Some(4096)),
         (Resource::FileSize, None),
         (Resource::CpuTime, None),
