@@ -26,10 +26,13 @@ pub enum ArError {
 /// One member's name and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The name, without padding and without GNU's trailing slash.
+    /// The name, without padding and without GNU's trailing slash. `/` is a static library's table of symbols, `//` that
+    /// of long names, and `/12` the one that starts there at byte 12.
     pub name: String,
     /// Length in bytes.
     pub size: u64,
+    /// What its maker says of it: when it was changed in Unix seconds, owner, group, and mode in octal, as written.
+    pub metadata: [String; 4],
 }
 
 /// Reads members in order. Between two calls of [`Reader::next_member`] it is an [`io::Read`] of the member's bytes.
@@ -95,13 +98,14 @@ fn parse_header(header: &[u8]) -> Option<Member> {
         return None;
     }
     let name = header.get(..16)?.trim_ascii_end();
-    let name = name.strip_suffix(b"/").unwrap_or(name);
+    let name = name.strip_suffix(b"/").filter(|name| !matches!(*name, b"" | b"/")).unwrap_or(name);
     let size = header.get(48..58)?.trim_ascii_end();
     if name.is_empty() || size.is_empty() || !size.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let size = std::str::from_utf8(size).ok()?.parse().ok()?;
-    Some(Member { name: printable(name), size })
+    let metadata = [16..28, 28..34, 34..40, 40..48].map(|field| printable(header[field].trim_ascii_end()));
+    Some(Member { name: printable(name), size, metadata })
 }
 
 /// Writes an archive, for tests.

@@ -1,5 +1,7 @@
 //! What an ELF file says about where it can run: machine, libraries and symbol versions it needs.
 
+mod parts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -7,6 +9,8 @@ use object::Endianness;
 use object::elf;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
 use thiserror::Error;
+
+pub use parts::{Parts, Section, Symbol};
 
 use crate::platform::Platform;
 use crate::tree_path::printable;

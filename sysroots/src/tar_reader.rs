@@ -74,6 +74,27 @@ pub struct Entry {
     pub size: u64,
     /// Whether the owner may execute it.
     pub executable: bool,
+    /// What the archive says of it besides.
+    pub metadata: Metadata,
+}
+
+/// What an archive says of an entry and a tree does not take. A number that makes no sense is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The permission bits.
+    pub mode: Option<u64>,
+    /// The owner's number.
+    pub user_id: Option<u64>,
+    /// The group's number.
+    pub group_id: Option<u64>,
+    /// When it was changed, in Unix seconds.
+    pub modified: Option<u64>,
+    /// The owner's name.
+    pub user: Vec<u8>,
+    /// The group's name.
+    pub group: Vec<u8>,
+    /// Records of the pax header but path, link target and size: keys and values.
+    pub extended: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Reads entries in order. Between two calls of [`Reader::next_entry`] it is an [`io::Read`] of the entry's body.
@@ -102,6 +123,7 @@ struct Extended {
     target: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
+    others: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl<R: Read> Reader<R> {
@@ -150,8 +172,13 @@ impl<R: Read> Reader<R> {
             None => header.number(124, 12, "size")?,
         };
         let mode = header.number(100, 8, "mode")?;
-        let mut entry =
-            Entry { path: path.clone(), kind: EntryKind::File, size: stored, executable: mode & 0o100 != 0 };
+        let mut entry = Entry {
+            path: path.clone(),
+            kind: EntryKind::File,
+            size: stored,
+            executable: mode & 0o100 != 0,
+            metadata: header.metadata(extended.others.clone()),
+        };
         let mut segments = std::collections::VecDeque::from([(0, stored)]);
         entry.kind = match header.kind() {
             b'0' | 0 | b'7' if path.ends_with(b"/") && stored == 0 => EntryKind::Directory,
@@ -327,6 +354,19 @@ impl Header<'_> {
         if expected == actual { Ok(()) } else { Err(TarError::Checksum(self.start)) }
     }
 
+    fn metadata(&self, extended: Vec<(Vec<u8>, Vec<u8>)>) -> Metadata {
+        let number = |start, length| self.number(start, length, "field").ok();
+        Metadata {
+            mode: number(100, 8),
+            user_id: number(108, 8),
+            group_id: number(116, 8),
+            modified: number(136, 12),
+            user: until_nul(self.field(265, 32)).to_vec(),
+            group: until_nul(self.field(297, 32)).to_vec(),
+            extended,
+        }
+    }
+
     fn path(&self) -> Vec<u8> {
         let name = until_nul(self.field(0, 100));
         let prefix = until_nul(self.field(345, 155));
@@ -400,7 +440,7 @@ fn apply_records(bytes: &[u8], start: u64, extended: &mut Extended) -> Result<()
                 extended.size = Some(size.ok_or(TarError::Field { offset: start, field: "extended size" })?);
             }
             _ if key.starts_with(b"GNU.sparse.") => extended.sparse = true,
-            _ => {}
+            _ => extended.others.push((key.to_vec(), value.to_vec())),
         }
     }
     Ok(())

@@ -77,11 +77,34 @@ pub struct Entry {
     pub size: u64,
     /// Whether the owner may execute it.
     pub executable: bool,
+    /// What its maker says of it besides.
+    pub metadata: Metadata,
     method: u16,
     checksum: u32,
     compressed: usize,
     /// Where the stored bytes start.
     start: usize,
+}
+
+/// What an entry's maker says of it, as written in the central directory. A tree takes none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// System (high byte) and version of the specification that made it.
+    pub made_by: u16,
+    /// The general purpose flags.
+    pub flags: u16,
+    /// How it is compressed: 0 stored, 8 deflated.
+    pub method: u16,
+    /// Length of what is stored.
+    pub stored_size: u64,
+    /// When it was changed: the date of MS-DOS in the high half, its time in the low one.
+    pub modified: u32,
+    /// The external attributes: the mode in the high half if a Unix system made it.
+    pub attributes: u32,
+    /// The extra field.
+    pub extra: Vec<u8>,
+    /// The comment.
+    pub comment: Vec<u8>,
 }
 
 /// An archive in memory.
@@ -274,8 +297,11 @@ struct RawEntry<'a> {
     checksum: u32,
     compressed: u64,
     size: u64,
+    modified: u32,
     attributes: u32,
     offset: usize,
+    extra: &'a [u8],
+    comment: &'a [u8],
 }
 
 impl<'a> RawEntry<'a> {
@@ -285,7 +311,7 @@ impl<'a> RawEntry<'a> {
         }
         let (made_by, _needed) = (central.u16()?, central.u16()?);
         let (flags, method) = (central.u16()?, central.u16()?);
-        central.skip(4)?;
+        let modified = central.u32()?;
         let checksum = central.u32()?;
         let (compressed, size) = (central.u32()?, central.u32()?);
         let (name_length, extra_length) = (central.u16()?, central.u16()?);
@@ -295,14 +321,27 @@ impl<'a> RawEntry<'a> {
         let (attributes, offset) = (central.u32()?, central.u32()?);
         let name = central.take(usize::from(name_length))?;
         let extra = central.take(usize::from(extra_length))?;
-        central.skip(usize::from(comment_length))?;
+        let comment = central.take(usize::from(comment_length))?;
         let mut wide = Wide::find(extra, name)?;
         let (size, compressed) = (wide.widen(size)?, wide.widen(compressed)?);
         let offset = usize::try_from(wide.widen(offset)?).map_err(|_| ZipError::Broken("an entry lies outside"))?;
         if disk != 0 {
             return Err(ZipError::Broken("it is split into several parts"));
         }
-        Ok(RawEntry { name, made_by, flags, method, checksum, compressed, size, attributes, offset })
+        Ok(RawEntry {
+            name,
+            made_by,
+            flags,
+            method,
+            checksum,
+            compressed,
+            size,
+            modified,
+            attributes,
+            offset,
+            extra,
+            comment,
+        })
     }
 
     fn broken(&self, what: &'static str) -> ZipError {
@@ -386,6 +425,16 @@ impl<'a> RawEntry<'a> {
             kind,
             size: self.size,
             executable: mode & 0o100 != 0,
+            metadata: Metadata {
+                made_by: self.made_by,
+                flags: self.flags,
+                method: self.method,
+                stored_size: self.compressed,
+                modified: self.modified,
+                attributes: self.attributes,
+                extra: self.extra.to_vec(),
+                comment: self.comment.to_vec(),
+            },
             method: self.method,
             checksum: self.checksum,
             compressed: self.compressed as usize,

@@ -1,6 +1,7 @@
 //! What a person sees of long work: bars on a terminal, plain lines elsewhere, nothing when quiet.
 
 mod bars;
+mod date;
 mod lines;
 
 use std::io::IsTerminal;
@@ -8,6 +9,7 @@ use std::io::IsTerminal;
 use crate::reporter::Reporter;
 
 pub use bars::Bars;
+pub use date::utc;
 pub use lines::Lines;
 
 /// How much a person wants to be told.

@@ -107,11 +107,11 @@ pub fn first_difference(first: &Path, second: &Path) -> io::Result<Option<Differ
     Ok(None)
 }
 
-fn join(root: &Path, path: &Path) -> PathBuf {
+pub(super) fn join(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
 }
 
-fn kind_name(metadata: &fs::Metadata) -> &'static str {
+pub(super) fn kind_name(metadata: &fs::Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_dir() {
         "directory"
@@ -143,7 +143,7 @@ fn compare_names(first: &Path, second: &Path) -> io::Result<Names> {
     Ok(Names::Same(left))
 }
 
-fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
+pub(super) fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
     let mut names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(names)
@@ -154,7 +154,7 @@ fn compare_links(first: &Path, second: &Path) -> io::Result<Option<DifferenceKin
     Ok((left != right).then_some(DifferenceKind::Target(left, right)))
 }
 
-fn compare_contents(first: &Path, second: &Path) -> io::Result<Option<DifferenceKind>> {
+pub(super) fn compare_contents(first: &Path, second: &Path) -> io::Result<Option<DifferenceKind>> {
     let (mut left, mut right) = (BufReader::new(File::open(first)?), BufReader::new(File::open(second)?));
     let mut buffers = ([0; 65536], [0; 65536]);
     let mut before = 0;
