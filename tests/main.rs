@@ -9,6 +9,7 @@
     reason = "tests work on files and processes"
 )]
 
+mod audit;
 mod build;
 mod caches;
 mod check;

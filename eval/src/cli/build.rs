@@ -18,7 +18,7 @@ use super::caches::open_substituters;
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
-use super::{Common, Failure, output};
+use super::{Common, Failure, difference, output};
 use crate::realise::{FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Plan, Realiser};
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// Build everything that has no proof yet a second time, under other conditions, and compare
     #[arg(long)]
     check: bool,
+    /// Let `diffoscope` explain differences too, if it is installed
+    #[arg(long, requires = "check")]
+    diffoscope: bool,
     /// Use no network: fail if a source is not in the store
     #[arg(long)]
     offline: bool,
@@ -158,13 +161,13 @@ pub(super) fn run(
     for failure in substituters.failures() {
         output::message(&format!("warning: a cache failed and was not asked any more: {failure}\n"));
     }
-    report_failures(subjects, &outcomes);
+    report_failures(subjects, &outcomes, arguments.diffoscope);
     let links = match &arguments.out_link {
         Some(name) => make_links(&store, subjects, &outcomes, name)?,
         None => BTreeMap::new(),
     };
     if arguments.json {
-        output::json(&record(&store, subjects, &outcomes, &links))?;
+        output::json(&record(&store, subjects, &outcomes, &links, arguments.diffoscope))?;
     } else {
         print_paths(&store, subjects, &outcomes)?;
         summarise(common, subjects, &outcomes, arguments.check);
@@ -240,7 +243,7 @@ fn wheels_in(directory: &Path) -> Vec<PathBuf> {
     wheels
 }
 
-fn report_failures(subjects: &Subjects, outcomes: &Outcomes) {
+fn report_failures(subjects: &Subjects, outcomes: &Outcomes, ask_diffoscope: bool) {
     for (path, failure) in outcomes.failures() {
         let name = &subjects.derivations[path].name;
         let mut text = format!("error: {name}: {}\n", failure.message);
@@ -249,6 +252,7 @@ fn report_failures(subjects: &Subjects, outcomes: &Outcomes) {
                 text.push_str(&format!("  | {}\n", printable(line)));
             }
         }
+        text.push_str(&difference::text(failure, ask_diffoscope));
         for line in failure.hint.iter().flat_map(|hint| hint.lines()) {
             text.push_str(&format!("hint: {line}\n"));
         }
@@ -302,7 +306,13 @@ fn summarise(common: &Common, subjects: &Subjects, outcomes: &Outcomes, check: b
     }
 }
 
-fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes, links: &BTreeMap<String, PathBuf>) -> Value {
+fn record(
+    store: &LocalStore,
+    subjects: &Subjects,
+    outcomes: &Outcomes,
+    links: &BTreeMap<String, PathBuf>,
+    ask_diffoscope: bool,
+) -> Value {
     let targets: Vec<Value> = subjects
         .chosen
         .iter()
@@ -331,6 +341,7 @@ fn record(store: &LocalStore, subjects: &Subjects, outcomes: &Outcomes, links: &
                 "message": failure.message,
                 "hint": failure.hint,
                 "log_tail": failure.log_tail,
+                "builds": difference::record(failure, ask_diffoscope),
                 "duration_seconds": failure.duration.as_secs_f64(),
             })
         })

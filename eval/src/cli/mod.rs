@@ -13,6 +13,7 @@ mod caches;
 mod completions;
 mod context;
 mod copy;
+mod difference;
 mod failure;
 mod gc;
 mod interrupt;
@@ -158,7 +159,7 @@ fn dispatch(
         Command::Show(arguments) => show::run(common, &arguments).map(|()| 0),
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),
-        Command::Store(command) => store::run(common, &command, engine).map(|()| 0),
+        Command::Store(command) => store::run(common, &command, engine),
         Command::Gc(arguments) => gc::run(common, &arguments).map(|()| 0),
         Command::Copy(arguments) => copy::run(common, &arguments).map(|()| 0),
         Command::Serve(arguments) => serve::run(common, &arguments).map(|()| 0),

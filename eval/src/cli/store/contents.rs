@@ -75,7 +75,13 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
 }
 
 /// Where the file lies that is meant. No link inside an object is followed.
-fn find(common: &Common, store: &LocalStore, argument: &str, inside: Option<&Path>) -> Result<PathBuf, Failure> {
+/// Where an argument's file or object lies: a store path, also one of a file inside an object, or a label.
+pub(super) fn find(
+    common: &Common,
+    store: &LocalStore,
+    argument: &str,
+    inside: Option<&Path>,
+) -> Result<PathBuf, Failure> {
     let (object, rest) = match store.store_dir().split(argument) {
         Ok((path, rest)) if !rest.is_empty() => (store.store_dir().display(&path), rest.trim_start_matches('/')),
         _ => (argument.to_owned(), ""),

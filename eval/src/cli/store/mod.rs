@@ -1,6 +1,7 @@
 //! `ampoule store`: looks into the store and moves objects in and out. One file for each group of commands.
 
 mod contents;
+mod diff;
 mod exchange;
 mod import;
 mod maintenance;
@@ -27,6 +28,7 @@ Examples:
   ampoule store info /nix/store/…-patches --json
   ampoule store ls //wheels:idna                   what a built object holds
   ampoule store tree /nix/store/…-x                what it needs
+  ampoule store diff /nix/store/…-x /nix/store/…-y   in what they differ
   ampoule store why-depends /nix/store/…-x /nix/store/…-y
   ampoule store export --closure /nix/store/…-x | nix-store --import
   nix-store --export /nix/store/…-x | ampoule store import
@@ -40,6 +42,8 @@ pub(super) enum Command {
     Contents(contents::Command),
     #[command(flatten)]
     Relations(relations::Command),
+    /// Say in what two objects differ, inside of archives and programs too
+    Diff(diff::Arguments),
     #[command(flatten)]
     Exchange(exchange::Command),
     #[command(flatten)]
@@ -69,6 +73,7 @@ impl Command {
             Self::Contents(command) => command.wants_json(),
             Self::Relations(command) => command.wants_json(),
             Self::Roots(command) => command.wants_json(),
+            Self::Diff(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Exchange(_) => false,
             Self::Maintenance(_) => false,
@@ -85,8 +90,9 @@ pub(super) fn run(
     common: &Common,
     command: &Command,
     engine: impl FnOnce() -> Result<Embedded, Failure>,
-) -> Result<(), Failure> {
-    match command {
+) -> Result<u8, Failure> {
+    let done = match command {
+        Command::Diff(arguments) => return diff::run(common, arguments),
         Command::Objects(command) => objects::run(common, command),
         Command::Queries(command) => queries::run(common, command),
         Command::Contents(command) => contents::run(common, command),
@@ -100,5 +106,6 @@ pub(super) fn run(
         Command::Verify(arguments) => verify::run(common, arguments),
         Command::Optimise(arguments) => optimise::run(common, arguments),
         Command::Repair(arguments) => repair::run(common, arguments, engine),
-    }
+    };
+    done.map(|()| 0)
 }

@@ -41,7 +41,7 @@ pub(super) fn one(common: &Common, store: &LocalStore, argument: &str) -> Result
     }
 }
 
-fn is_label(argument: &str) -> bool {
+pub(super) fn is_label(argument: &str) -> bool {
     argument.starts_with("//") || argument.starts_with(':')
 }
 
