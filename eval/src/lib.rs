@@ -4,6 +4,7 @@
 //! - [`sources`]: what recipes take from outside, resolved into the lock and fetched through the machine's own clients' configuration;
 //! - [`realise`]: a [`Realiser`](realise::Realiser) plans what has to be done and does it: fetches, builds, builds again, compares;
 //! - [`check`]: what a rebuild varies, who is to blame for a difference, and what is known of an output;
+//! - [`audit`]: what is known of everything that targets are made of, as a record and a page; [`difference`]: in what trees differ;
 //! - [`caches`]: binary caches over the network and this machine's settings of them; [`serve`] is one for others;
 //! - [`sandbox`]: an [`Engine`](sandbox::Engine) runs one [`Spec`](sandbox::Spec), and nothing runs outside of one;
 //! - [`builtins`]: the builders that are functions of this program; they run in the sandbox too;
@@ -36,6 +37,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod audit;
 pub mod builtins;
 pub mod caches;
 pub mod check;

@@ -105,7 +105,7 @@ fn read<'a, Header: FileHeader<Endian = Endianness>>(
         sections.push(Section {
             name: printable(section.name_bytes().unwrap_or_default()),
             kind: raw.sh_type(endian).0,
-            flags: raw.sh_flags(endian).0.into(),
+            flags: raw.sh_flags(endian).0,
             address: section.address(),
             offset: range.map_or(0, |range| range.0),
             size: section.size(),

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ampoule_derivations::derivation::Derivation;
 use ampoule_store::local::{LocalStore, Verdict};
 use ampoule_store::path::StorePath;
 use serde_json::json;
 
 use super::contents::find;
 use super::resolve::is_label;
+use crate::audit::resolved_path;
 use crate::cli::context::open_store;
 use crate::cli::subject::Subjects;
 use crate::cli::{Common, Failure, output};
@@ -90,12 +92,13 @@ fn two_builds(common: &Common, store: LocalStore, argument: &str) -> Result<(Pat
             if !seen.insert(path) {
                 continue;
             }
-            for output in subjects.derivations[path].outputs.keys() {
-                if let Some((first, second)) = different_builds(&store, path, output)? {
+            let derivation = &subjects.derivations[path];
+            for output in derivation.outputs.keys() {
+                if let Some((first, second)) = different_builds(&store, (path, derivation), output)? {
                     return Ok((store.physical_path(&first), store.physical_path(&second)));
                 }
             }
-            pending.extend(subjects.derivations[path].input_derivations.keys());
+            pending.extend(derivation.input_derivations.keys());
         }
     }
     Err(Failure::new(format!("nothing that `{}` is made of has two builds that differ in this store", argument[0]))
@@ -103,12 +106,15 @@ fn two_builds(common: &Common, store: LocalStore, argument: &str) -> Result<(Pat
 }
 
 /// Two valid objects that one output became, the second different from the first.
-pub(in crate::cli) fn different_builds(
+fn different_builds(
     store: &LocalStore,
-    derivation: &StorePath,
+    (path, derivation): (&StorePath, &Derivation),
     output: &str,
 ) -> Result<Option<(StorePath, StorePath)>, Failure> {
-    let builds = store.provenance(derivation, output)?;
+    let mut builds = store.provenance(path, output)?;
+    if let Some(resolved) = resolved_path(store, path, derivation)? {
+        builds.extend(store.provenance(&resolved, output)?);
+    }
     let Some(second) = builds.iter().rev().find(|build| build.verdict == Verdict::Different) else { return Ok(None) };
     let first = builds.iter().find(|build| build.verdict != Verdict::Different && build.path != second.path);
     let Some(first) = first else { return Ok(None) };
