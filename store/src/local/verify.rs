@@ -231,7 +231,7 @@ impl LocalStore {
     }
 
     fn verify_object(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {
-        if self.look_at(info, pace)?.is_none() {
+        if let Ok(None) = self.look_at(info, pace) {
             return Ok(None);
         }
         // Somebody may have been deleting it, making it again or letting its files share at that moment.
