@@ -98,6 +98,9 @@ fn parse(head: &[u8]) -> Result<Request, u16> {
         None => target,
     };
     let path = path.split('?').next().unwrap_or_default().replace("%21", "!");
+    if !path.starts_with('/') {
+        return Err(400);
+    }
     Ok(Request { path, head_only, chunks: modern, keep_alive })
 }
 

@@ -44,6 +44,15 @@ pub struct Server {
     address: SocketAddr,
 }
 
+/// The path that a request asks for, if it is one that is served: for tests that send anything.
+#[must_use]
+pub fn requested_path(mut bytes: &[u8]) -> Option<String> {
+    match http::read_request(&mut bytes) {
+        Ok(http::Read::Request(request)) => Some(request.path),
+        _ => None,
+    }
+}
+
 impl Server {
     /// Takes an address; port zero lets the kernel choose one.
     ///

@@ -11,6 +11,7 @@ pub mod debian;
 pub mod directories;
 pub mod download;
 pub mod fetch;
+pub mod foreign;
 mod forward_proxy;
 mod html;
 pub mod http;

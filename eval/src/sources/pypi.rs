@@ -61,7 +61,7 @@ pub(crate) fn fetch_page(client: &Client, url: &Url) -> Result<Vec<IndexedFile>,
 }
 
 /// The files of a project's page. Entries with hostile names or addresses are left out.
-fn parse_page(page: &Page) -> Result<Vec<IndexedFile>, IndexError> {
+pub(crate) fn parse_page(page: &Page) -> Result<Vec<IndexedFile>, IndexError> {
     match page.media_type.as_str() {
         "application/vnd.pypi.simple.v1+json" | "application/json" => parse_json(&page.url, &page.body),
         "application/vnd.pypi.simple.v1+html" | "text/html" | "application/xhtml+xml" | "" => {

@@ -77,6 +77,8 @@ struct Headers {
     deleted: bool,
     renamed: bool,
     executable: Option<bool>,
+    /// `diff -N` gives a file that is not there, before or after, the date at which time began.
+    undated: [bool; 2],
 }
 
 impl<'a> Parser<'a> {
@@ -111,6 +113,9 @@ impl<'a> Parser<'a> {
         if !headers.renamed && headers.old.is_some() && headers.new.is_some() && headers.old != headers.new {
             return Err(ParseError::TwoNames);
         }
+        let [no_old, no_new] = headers.undated;
+        headers.created |= no_old && !hunks.is_empty() && hunks.iter().all(|hunk| hunk.old.is_empty());
+        headers.deleted |= no_new && !hunks.is_empty() && hunks.iter().all(|hunk| hunk.new.is_empty());
         let old = headers.old.filter(|_| !headers.created);
         let new = headers.new.filter(|_| !headers.deleted);
         Ok(FilePatch { old, new, executable: headers.executable, hunks })
@@ -146,7 +151,9 @@ impl<'a> Parser<'a> {
     }
 
     fn names(&mut self, headers: &mut Headers) -> Result<(), ParseError> {
-        let [old, new] = [self.lines[self.next], self.lines[self.next + 1]].map(|line| name_field(&line[4..]));
+        let lines = [self.lines[self.next], self.lines[self.next + 1]];
+        headers.undated = lines.map(is_undated);
+        let [old, new] = lines.map(|line| name_field(&line[4..]));
         self.next += 2;
         headers.created |= old == b"/dev/null";
         headers.deleted |= new == b"/dev/null";
@@ -222,6 +229,12 @@ fn hunk_header(line: &[u8]) -> Option<((usize, usize), (usize, usize))> {
     };
     line.strip_prefix(b"@@ -")?.windows(3).any(|part| part == b" @@").then_some(())?;
     Some((range(old)?, range(new)?))
+}
+
+/// Whether the date after a name is that at which time began, in whatever time zone.
+fn is_undated(line: &[u8]) -> bool {
+    let date = line.iter().position(|byte| *byte == b'\t').map_or(&b""[..], |tab| &line[tab + 1..]);
+    date.starts_with(b"1970-01-01 ") || date.starts_with(b"1969-12-31 ")
 }
 
 /// The name in a `---` or `+++` line, without the time that `diff` writes after a tab.

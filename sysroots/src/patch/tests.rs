@@ -71,6 +71,17 @@ fn files_are_made_deleted_and_renamed() {
 }
 
 #[test]
+fn files_that_diff_n_dates_at_the_beginning_of_time_are_made_and_deleted() {
+    let (none, some) = ("1969-12-31 19:00:00.000000000 -0500", "2026-01-01 00:00:00.000000000 +0000");
+    let made = format!("--- a/n\t{none}\n+++ b/n\t{some}\n@@ -0,0 +1 @@\n+hi\n");
+    assert_eq!(check(&[], &made).unwrap(), owned(&[("n", "hi\n")]));
+    let deleted = format!("--- a/n\t{some}\n+++ b/n\t{none}\n@@ -1 +0,0 @@\n-hi\n");
+    assert_eq!(check(&[("n", "hi\n")], &deleted).unwrap(), []);
+    let old = format!("--- a/n\t{none}\n+++ b/n\t{some}\n@@ -1 +1 @@\n-hi\n+ho\n");
+    assert_eq!(check(&[("n", "hi\n")], &old).unwrap(), owned(&[("n", "ho\n")]));
+}
+
+#[test]
 fn ends_without_a_newline_count() {
     let patch = "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-one\n\\ No newline at end of file\n+two\n";
     assert_eq!(check(&[("f", "one")], patch).unwrap(), owned(&[("f", "two\n")]));
