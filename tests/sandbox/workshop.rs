@@ -86,6 +86,7 @@ impl Workshop {
             build_files: Default::default(),
             limits: Limits { timeout_seconds: 60, output_bytes: 64 << 20, ..Limits::default() },
             conditions: Conditions::default(),
+            disk: None,
         }
     }
 

@@ -104,6 +104,7 @@ fn run_in_sandbox(engine: &Embedded, program: &Path) -> std::time::Duration {
         build_files: Default::default(),
         limits: Limits::default(),
         conditions: Conditions::default(),
+        disk: None,
     };
     let mut log = Vec::new();
     let outcome = engine.run(&spec, &mut log).expect("the sandbox works");

@@ -18,8 +18,8 @@ use super::caches::open_substituters;
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
-use super::{Common, Failure, difference, output};
-use crate::realise::{FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Plan, Realiser};
+use super::{Common, Failure, check, difference, output};
+use crate::realise::{Checking, FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Plan, Realiser};
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
 use crate::sources::intern::Sources;
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     check: bool,
     /// Let `diffoscope` explain differences too, if it is installed
-    #[arg(long, requires = "check")]
+    #[arg(long)]
     diffoscope: bool,
     /// Use no network: fail if a source is not in the store
     #[arg(long)]
@@ -95,14 +95,15 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
+    fn options(&self, checking: Option<Checking>) -> Options {
         let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let cores = u32::try_from(processors.get()).unwrap_or(1);
         Options {
             jobs: self.jobs.unwrap_or(processors),
             cores: self.cores.filter(|cores| *cores > 0).unwrap_or(cores),
             keep_going: self.keep_going,
-            check: self.check,
+            check: checking.is_some(),
+            checking: checking.unwrap_or_default(),
             limits: Limits {
                 output_bytes: self.max_output_size.unwrap_or_else(default_output_bytes),
                 processes: self.max_processes,
@@ -129,6 +130,18 @@ pub(super) fn run(
     arguments: &Arguments,
     engine: impl FnOnce() -> Result<Embedded, Failure>,
 ) -> Result<u8, Failure> {
+    let checking = arguments.check.then(Checking::default);
+    run_checking(common, arguments, checking, false, engine)
+}
+
+/// Builds, and proves if it is said how; `lint` looks for more than a proof needs.
+pub(super) fn run_checking(
+    common: &Common,
+    arguments: &Arguments,
+    checking: Option<Checking>,
+    lint: bool,
+    engine: impl FnOnce() -> Result<Embedded, Failure>,
+) -> Result<u8, Failure> {
     // Before anything starts a thread.
     let engine = engine()?;
     exit_when_interrupted()?;
@@ -149,7 +162,7 @@ pub(super) fn run(
         fetch: &fetch,
         substituters: &substituters,
         reporter: &*reporter,
-        options: arguments.options(),
+        options: arguments.options(checking),
     };
     let goals: Vec<StorePath> =
         subjects.chosen.iter().flat_map(|subject| subject.tests.iter().chain([&subject.derivation])).cloned().collect();
@@ -157,20 +170,24 @@ pub(super) fn run(
         return dry_run(&realiser.plan(&goals)?, subjects, arguments.json).map(|()| 0);
     }
     let outcomes = realiser.realise(&goals)?;
+    let lints = if lint { check::lint(&realiser, &goals, &outcomes)? } else { Vec::new() };
     drop(reporter);
     for failure in substituters.failures() {
         output::message(&format!("warning: a cache failed and was not asked any more: {failure}\n"));
     }
     report_failures(subjects, &outcomes, arguments.diffoscope);
+    check::report_lint(&lints);
     let links = match &arguments.out_link {
         Some(name) => make_links(&store, subjects, &outcomes, name)?,
         None => BTreeMap::new(),
     };
     if arguments.json {
-        output::json(&record(&store, subjects, &outcomes, &links, arguments.diffoscope))?;
+        let mut record = record(&store, subjects, &outcomes, &links, arguments.diffoscope);
+        record["lint"] = check::lint_record(&lints).into();
+        output::json(&record)?;
     } else {
         print_paths(&store, subjects, &outcomes)?;
-        summarise(common, subjects, &outcomes, arguments.check);
+        summarise(common, subjects, &outcomes, checking.is_some());
     }
     Ok(outcomes.exit_code())
 }
@@ -260,7 +277,7 @@ fn report_failures(subjects: &Subjects, outcomes: &Outcomes, ask_diffoscope: boo
         if !affected.is_empty() {
             text.push_str(&format!("needed by: {}\n", affected.join(", ")));
         }
-        if matches!(failure.kind, FailureKind::Build | FailureKind::TimedOut) {
+        if matches!(failure.kind, FailureKind::Build | FailureKind::TimedOut | FailureKind::RebuildFailed { .. }) {
             text.push_str(&format!("the whole log: ampoule log {}\n", log_argument(&affected, path)));
         }
         output::message(&text);
@@ -340,6 +357,7 @@ fn record(
                 "kind": failure.kind.to_string(),
                 "message": failure.message,
                 "hint": failure.hint,
+                "finding": failure.finding(),
                 "log_tail": failure.log_tail,
                 "builds": difference::record(failure, ask_diffoscope),
                 "duration_seconds": failure.duration.as_secs_f64(),

@@ -10,6 +10,7 @@ use crate::terminal::Verbosity;
 
 mod build;
 mod caches;
+mod check;
 mod completions;
 mod context;
 mod copy;
@@ -83,6 +84,8 @@ impl Common {
 enum Command {
     /// Build targets, and with --check prove them by building again
     Build(build::Arguments),
+    /// Prove targets: build them again under other conditions, and name what decides when they differ
+    Check(check::Arguments),
     /// Show what a target or a derivation is made of
     Show(show::Arguments),
     /// Print the log of a derivation's last build
@@ -139,6 +142,7 @@ impl Command {
     fn wants_json(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.json,
+            Self::Check(arguments) => arguments.build.json,
             Self::Show(arguments) => arguments.json,
             Self::Sources(command) => command.wants_json(),
             Self::Store(command) => command.wants_json(),
@@ -156,6 +160,7 @@ fn dispatch(
 ) -> Result<u8, Failure> {
     match command {
         Command::Build(arguments) => build::run(common, &arguments, engine),
+        Command::Check(arguments) => check::run(common, &arguments, engine),
         Command::Show(arguments) => show::run(common, &arguments).map(|()| 0),
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),

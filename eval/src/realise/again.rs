@@ -8,8 +8,8 @@ use ampoule_store::path::StorePath;
 
 use super::outcome::Failure;
 use super::{Known, Realiser};
+use crate::check::Circumstances;
 use crate::reporter::Activity;
-use crate::sandbox::Conditions;
 
 impl Realiser<'_> {
     /// Builds a derivation whatever is known of its outputs, and gives them by name. Nothing is registered but inputs that
@@ -30,7 +30,7 @@ impl Realiser<'_> {
         let resolved = self.resolve(path, derivation, &known)?;
         super::requirements::check_requirements(&resolved.derivation)?;
         let id = self.start(Activity::Build, &derivation.name);
-        let made = self.run(&resolved, Conditions::default(), self.options.cores, id);
+        let made = self.run(&resolved, &Circumstances::ordinary(self.options.cores), id);
         self.finish(id, &made, "built again");
         Ok(made?.outputs)
     }

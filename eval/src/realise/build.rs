@@ -9,14 +9,15 @@ use ampoule_store::local::{LogWriter, RealisationRecord, Registration, Verdict};
 use ampoule_store::path::StorePath;
 
 use super::attributes::Attributes;
+use super::check::is_sealed;
 use super::log::Log;
 use super::outcome::{Failure, How, Realised};
 use super::plan::{Step, is_fetch};
 use super::requirements::{check_requirements, limits};
 use super::sandboxed::{Made, Run, chain};
 use super::{Known, Realiser};
+use crate::check::{Circumstances, sealed};
 use crate::reporter::{Activity, ActivityId, Event, next_activity};
-use crate::sandbox::Conditions;
 
 /// A derivation as it is built: its inputs are store paths.
 pub(super) struct Resolved {
@@ -121,7 +122,7 @@ impl Realiser<'_> {
     }
 
     fn make_and_register(&self, resolved: &Resolved, id: ActivityId) -> Result<BTreeMap<String, StorePath>, Failure> {
-        let made = self.run(resolved, Conditions::default(), self.options.cores, id)?;
+        let made = self.run(resolved, &Circumstances::ordinary(self.options.cores), id)?;
         self.phase(id, "registering");
         let mut records: Vec<RealisationRecord> = made
             .outputs
@@ -144,15 +145,37 @@ impl Realiser<'_> {
     pub(super) fn run(
         &self,
         resolved: &Resolved,
-        conditions: Conditions,
-        cores: u32,
+        circumstances: &Circumstances,
         id: ActivityId,
     ) -> Result<Made, Failure> {
         let kept: LogWriter = self.store.log_writer(&resolved.asked).map_err(|error| store_failure(&error))?;
         let mut log = Log::new(kept, self.reporter, id);
         self.phase(id, "running");
+        let result = self.run_with(resolved, circumstances, &mut log);
+        let (kept, tail) = log.finish();
+        let kept = kept.finish();
+        let made = result.map_err(|failure| Failure { log_tail: tail, ..failure })?;
+        let log = kept.map_err(|error| store_failure(&error))?;
+        Ok(Made { log: Some(log), ..made })
+    }
+
+    /// Runs the builder once and forgets its log.
+    pub(super) fn run_unlogged(&self, resolved: &Resolved, circumstances: &Circumstances) -> Result<Made, Failure> {
+        self.run_with(resolved, circumstances, &mut std::io::sink())
+    }
+
+    fn run_with(
+        &self,
+        resolved: &Resolved,
+        circumstances: &Circumstances,
+        log: &mut dyn std::io::Write,
+    ) -> Result<Made, Failure> {
         let attributes = Attributes::of(&resolved.derivation).map_err(|error| Failure::build(error.to_string()))?;
         let limits = limits(&attributes, &self.options.limits, &self.options.overrides)?;
+        let circumstances = match is_sealed(resolved)? {
+            true => sealed(circumstances.clone()),
+            false => circumstances.clone(),
+        };
         let run = Run {
             store: self.store,
             engine: self.engine,
@@ -161,15 +184,9 @@ impl Realiser<'_> {
             derivation: &resolved.derivation,
             attributes: &attributes,
             inputs: &resolved.inputs,
-            conditions,
-            cores,
+            circumstances: &circumstances,
         };
-        let result = run.make(&mut log);
-        let (kept, tail) = log.finish();
-        let kept = kept.finish();
-        let made = result.map_err(|failure| Failure { log_tail: tail, ..failure })?;
-        let log = kept.map_err(|error| store_failure(&error))?;
-        Ok(Made { log: Some(log), ..made })
+        run.make(log)
     }
 
     pub(super) fn record(

@@ -17,6 +17,7 @@ mod references_graph;
 mod requirements;
 mod sandboxed;
 mod schedule;
+mod seek;
 mod structured_attributes;
 mod substitute;
 
@@ -63,10 +64,27 @@ pub struct Options {
     pub keep_going: bool,
     /// Whether everything realised must have a proof.
     pub check: bool,
+    /// How proofs are made.
+    pub checking: Checking,
     /// How much a build may use, if nobody says otherwise.
     pub limits: Limits,
     /// What holds whatever a derivation says.
     pub overrides: LimitOverrides,
+}
+
+/// How proofs are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checking {
+    /// How many rebuilds in a row must be identical, each under conditions of its own.
+    pub rounds: u32,
+    /// Whether to build more often after a difference, to find out what decides.
+    pub seek: bool,
+}
+
+impl Default for Checking {
+    fn default() -> Self {
+        Self { rounds: 1, seek: true }
+    }
 }
 
 /// Limits that go before those of derivations; 0 for none.
@@ -195,15 +213,12 @@ impl Realiser<'_> {
                 statuses[position].proved = true;
             }
         }
-        for (position, proved) in positions.into_iter().zip(self.store.are_proved(&outputs)?) {
+        for (position, proved) in
+            positions.into_iter().zip(self.store.are_proved(&outputs, self.options.checking.rounds)?)
+        {
             statuses[position].proved &= proved;
         }
         Ok(())
-    }
-
-    fn is_proved(&self, path: &StorePath, derivation: &Derivation) -> Result<bool, QueryError> {
-        let outputs: Vec<_> = derivation.outputs.keys().map(|name| (path.clone(), name.clone())).collect();
-        Ok(self.store.are_proved(&outputs)?.into_iter().all(|proved| proved))
     }
 
     /// Puts what the steps need beforehand into the store: the derivations themselves, and texts and files.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ampoule_store::path::StorePath;
 
+use crate::check::Finding;
 use crate::difference::Difference;
 
 /// What became of one derivation.
@@ -64,6 +65,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// What was found out about a build that does not come out the same again.
+    pub fn finding(&self) -> Option<&Finding> {
+        match &self.kind {
+            FailureKind::NotReproducible { finding, .. } | FailureKind::RebuildFailed { finding } => Some(finding),
+            _ => None,
+        }
+    }
+
     /// A failure of the build itself.
     pub(crate) fn build(message: impl Into<String>) -> Self {
         let message = message.into();
@@ -100,6 +109,13 @@ pub enum FailureKind {
         second: PathBuf,
         /// Where they first differ.
         difference: Option<Difference>,
+        /// What decides.
+        finding: Box<Finding>,
+    },
+    /// A second build failed, under other conditions.
+    RebuildFailed {
+        /// What decides.
+        finding: Box<Finding>,
     },
     /// The machine, the store or the sandbox failed, not the build.
     Machine,
@@ -108,7 +124,7 @@ pub enum FailureKind {
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Build => "build failed",
+            Self::Build | Self::RebuildFailed { .. } => "build failed",
             Self::TimedOut => "timed out",
             Self::HashMismatch => "hash mismatch",
             Self::NotReproducible { .. } => "not reproducible",
@@ -149,7 +165,7 @@ fn exit_code<'a>(kinds: impl Iterator<Item = &'a FailureKind>) -> u8 {
     let (mut bits, mut machine) = (0, 0);
     for kind in kinds {
         match kind {
-            FailureKind::Build => bits |= 0b0100,
+            FailureKind::Build | FailureKind::RebuildFailed { .. } => bits |= 0b0100,
             FailureKind::TimedOut => bits |= 0b0101,
             FailureKind::HashMismatch => bits |= 0b0110,
             FailureKind::NotReproducible { .. } => bits |= 0b1000,
@@ -162,11 +178,13 @@ fn exit_code<'a>(kinds: impl Iterator<Item = &'a FailureKind>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Culprit;
 
     #[test]
     fn exit_codes_are_those_of_nix() {
+        let finding = Box::new(Finding::new(Culprit::Itself, 1, None));
         let different =
-            FailureKind::NotReproducible { first: PathBuf::new(), second: PathBuf::new(), difference: None };
+            FailureKind::NotReproducible { first: PathBuf::new(), second: PathBuf::new(), difference: None, finding };
         let cases: [(&[FailureKind], u8); 7] = [
             (&[], 0),
             (&[FailureKind::Machine], 1),

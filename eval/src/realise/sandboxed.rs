@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ampoule_derivations::derivation::{Derivation, Output, output_path_name};
 use ampoule_store::content_address::ContentAddress;
 use ampoule_store::hash::Sha256Digest;
-use ampoule_store::local::{AddFixedError, LocalStore, Registration, StageError, Staged};
+use ampoule_store::local::{AddFixedError, LocalStore, Registration, StageError, Staged, Workplace};
 use ampoule_store::path::{StoreDir, StorePath};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -21,7 +21,8 @@ use super::environment::{Environment, environment};
 use super::outcome::{Failure, FailureKind};
 use super::output_checks::{Known, OutputError, check_outputs, discards_references};
 use super::references_graph::{self, Graph, GraphError};
-use crate::sandbox::{Builder, Bytes, Conditions, Engine, Exit, Input, Limits, Outcome, Root, Spec};
+use crate::check::Circumstances;
+use crate::sandbox::{Builder, Bytes, Engine, Exit, FileSystem, Input, Limits, Outcome, Root, Spec};
 
 /// The environment variable that names the sysroot a build runs in.
 const ROOTFS: &[u8] = b"rootfs";
@@ -37,9 +38,7 @@ pub(super) struct Run<'a> {
     pub(super) attributes: &'a Attributes<'a>,
     /// The store paths of its inputs.
     pub(super) inputs: &'a BTreeSet<StorePath>,
-    pub(super) conditions: Conditions,
-    /// How many cores the builder is told to use.
-    pub(super) cores: u32,
+    pub(super) circumstances: &'a Circumstances,
 }
 
 /// What a run made.
@@ -61,7 +60,13 @@ impl Run<'_> {
         let scratch = self.scratch_paths()?;
         let inputs: Vec<StorePath> = self.inputs.iter().cloned().collect();
         let closure = self.store.closure(&inputs).map_err(|error| machine("find the closure of the inputs", &error))?;
-        let spec = self.spec(&scratch, &closure)?;
+        // Removed with all it holds when the outputs have been copied.
+        let disk = match self.circumstances.conditions.file_system {
+            FileSystem::Disk => Some(self.store.workplace().map_err(|error| machine("make a directory", &error))?),
+            FileSystem::Memory => None,
+        };
+        let disk = disk.as_ref().map(Workplace::path);
+        let spec = Spec { disk, ..self.spec(&scratch, &closure)? };
         let before = self.identities(&closure)?;
         let outcome = self.engine.run(&spec, log).map_err(|error| {
             let mut failure = machine("set up the sandbox", &error);
@@ -121,7 +126,7 @@ impl Run<'_> {
         let store_dir = self.store.store_dir();
         let graphs = self.graphs(closure)?;
         let Environment { variables, arguments, files } =
-            environment(self.attributes, self.derivation, scratch, &graphs, store_dir, self.cores);
+            environment(self.attributes, self.derivation, scratch, &graphs, store_dir, self.circumstances.cores);
         let inputs = closure
             .iter()
             .map(|path| Input { source: self.store.physical_path(path), target: store_dir.display(path) });
@@ -130,11 +135,27 @@ impl Run<'_> {
             inputs: inputs.collect(),
             store_dir: store_dir.as_str().to_owned(),
             builder: self.builder(scratch, arguments)?,
-            env: variables.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(value))).collect(),
+            env: self.changed(variables),
             build_files: files.into_iter().map(|(name, content)| (name, Bytes::from(content))).collect(),
             limits: self.limits.clone(),
-            conditions: self.conditions.clone(),
+            conditions: self.circumstances.conditions.clone(),
+            disk: None,
         })
+    }
+
+    /// The environment under these circumstances: with variables added, and another path of the build directory.
+    fn changed(&self, variables: BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<Bytes, Bytes> {
+        let directory = format!("/{}", self.circumstances.conditions.contract.build_directory);
+        let moved = |value: Vec<u8>| match value.strip_prefix(b"/build") {
+            Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [directory.as_bytes(), rest].concat(),
+            _ => value,
+        };
+        let mut env: BTreeMap<Bytes, Bytes> =
+            variables.into_iter().map(|(name, value)| (Bytes::from(name), Bytes::from(moved(value)))).collect();
+        for (name, value) in &self.circumstances.variables {
+            env.entry((*name).into()).or_insert_with(|| (*value).into());
+        }
+        env
     }
 
     /// The closures that the derivation wants to be told about.

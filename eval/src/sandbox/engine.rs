@@ -18,7 +18,7 @@ use super::executor::wire::{self, Report};
 use super::executor::zygote;
 use super::operations::{Plan, plan};
 use super::outcome::{Exit, Outcome};
-use super::spec::{BuiltinCall, Limits, Spec};
+use super::spec::{BuiltinCall, Contract, Limits, Spec};
 
 /// Runs one build in a sandbox. Shared by the threads that run builds.
 pub trait Engine: Sync {
@@ -56,7 +56,7 @@ impl Embedded {
     }
 
     /// Sends a plan to the zygote; returns the socket of the run and the log's reading end.
-    fn request(&self, plan: &Plan) -> Result<(OwnedFd, OwnedFd), EngineError> {
+    fn request(&self, plan: &Plan, contract: &Contract) -> Result<(OwnedFd, OwnedFd), EngineError> {
         let json = serde_json::to_vec(plan)?;
         let lost = |source: io::Error| EngineError::Lost { doing: "ask for a sandbox", source };
         let hand_over = || -> io::Result<(OwnedFd, OwnedFd)> {
@@ -65,7 +65,8 @@ impl Embedded {
             fcntl_setfl(&log, OFlags::NONBLOCK)?;
             let mut file = fs::File::from(memfd_create(c"plan", MemfdFlags::CLOEXEC)?);
             file.write_all(&json)?;
-            wire::send(&self.zygote, b"run", &[theirs.as_fd(), log_end.as_fd(), file.as_fd()])?;
+            let identity = format!("{} {}", contract.user, contract.group);
+            wire::send(&self.zygote, identity.as_bytes(), &[theirs.as_fd(), log_end.as_fd(), file.as_fd()])?;
             Ok((ours, log))
         };
         hand_over().map_err(lost)
@@ -80,7 +81,7 @@ impl Engine for Embedded {
     fn run(&self, spec: &Spec, log: &mut dyn Write) -> Result<Outcome, EngineError> {
         let plan = plan(spec)?;
         let started = Instant::now();
-        let (socket, pipe) = self.request(&plan)?;
+        let (socket, pipe) = self.request(&plan, &spec.conditions.contract)?;
         let mut run = Run {
             socket,
             pipe,

@@ -3,7 +3,9 @@
 //! The static filter is made from the rules in `rules`: a list of what a build may not do. Everything else that is known
 //! is allowed, and the kernel caches that for the calls whose arguments the filter does not look at.
 
+use super::operations::Supervision;
 use super::rules::{FIRST_UNKNOWN, RULES, Rule, When};
+use super::spec::{Clock, Order};
 
 /// One BPF instruction, in the layout of the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,31 +152,59 @@ pub(super) fn static_filter() -> Vec<Instruction> {
     program.finish()
 }
 
-/// What init answers in the kernel's place: what the machine is; the wall clock and random numbers if chosen, and then
-/// also the start of a program.
-pub(super) fn notify_filter(clock: bool, random: bool) -> Vec<Instruction> {
+/// What init answers in the kernel's place: what the machine is; and what else was asked for.
+pub(super) fn notify_filter(wanted: &Supervision) -> Vec<Instruction> {
     let mut program = Assembler::new();
     program.always(libc::SYS_uname, NOTIFY);
     program.always(libc::SYS_sysinfo, NOTIFY);
-    if clock {
-        let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI].map(i32::unsigned_abs);
-        program.if_one_of(libc::SYS_clock_gettime, 0, &wall, NOTIFY);
-        program.always(libc::SYS_gettimeofday, NOTIFY);
+    if wanted.has_files() {
+        // Often asked, so they come early.
+        program.always(libc::SYS_newfstatat, NOTIFY);
+        program.always(libc::SYS_fstat, NOTIFY);
+        program.always(libc::SYS_statx, NOTIFY);
         #[cfg(target_arch = "x86_64")]
-        program.always(libc::SYS_time, NOTIFY);
-        // Waits until a wall-clock time: they must end, though the kernel's wall clock is another one.
-        program.if_bits(libc::SYS_futex, 1, libc::FUTEX_CLOCK_REALTIME.unsigned_abs(), NOTIFY);
-        program.if_one_of(libc::SYS_clock_nanosleep, 0, &wall, NOTIFY);
+        program.always(libc::SYS_stat, NOTIFY);
+        #[cfg(target_arch = "x86_64")]
+        program.always(libc::SYS_lstat, NOTIFY);
     }
-    if random {
+    if wanted.has_clock() {
+        notify_of_time(&mut program, matches!(wanted.clock, Clock::Steady(_)));
+    }
+    if wanted.random.is_some() {
         program.always(libc::SYS_getrandom, NOTIFY);
+    }
+    if wanted.order != Order::AsIs {
+        program.always(libc::SYS_getdents64, NOTIFY);
+    }
+    if wanted.processors.is_some() {
+        program.always(libc::SYS_sched_getaffinity, NOTIFY);
+    }
+    if wanted.delays.is_some() {
+        // Every new thread and process of the GNU C library calls it once.
+        program.always(libc::SYS_set_robust_list, NOTIFY);
     }
     // Every program sets its thread pointer once, early: glibc, musl and Go alike. ARCH_SET_FS is 0x1002.
     #[cfg(target_arch = "x86_64")]
-    if clock || random {
+    if wanted.needs_patches() || wanted.delays.is_some() {
         program.if_one_of(libc::SYS_arch_prctl, 0, &[0x1002], NOTIFY);
     }
     program.finish()
+}
+
+fn notify_of_time(program: &mut Assembler, sleeps_count: bool) {
+    let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI].map(i32::unsigned_abs);
+    program.if_one_of(libc::SYS_clock_gettime, 0, &wall, NOTIFY);
+    program.always(libc::SYS_gettimeofday, NOTIFY);
+    #[cfg(target_arch = "x86_64")]
+    program.always(libc::SYS_time, NOTIFY);
+    // Waits until a wall-clock time: they must end, though the kernel's wall clock is another one.
+    program.if_bits(libc::SYS_futex, 1, libc::FUTEX_CLOCK_REALTIME.unsigned_abs(), NOTIFY);
+    if sleeps_count {
+        program.always(libc::SYS_nanosleep, NOTIFY);
+        program.always(libc::SYS_clock_nanosleep, NOTIFY);
+    } else {
+        program.if_one_of(libc::SYS_clock_nanosleep, 0, &wall, NOTIFY);
+    }
 }
 
 #[cfg(test)]
@@ -324,12 +354,21 @@ mod tests {
 
     #[test]
     fn only_the_wall_clock_is_answered() {
-        let program = notify_filter(true, false);
+        let wanted = Supervision { clock: Clock::StartAt(1), ..Supervision::default() };
+        let program = notify_filter(&wanted);
         for (clock, expected) in [(0, NOTIFY), (5, NOTIFY), (11, NOTIFY), (1, ALLOW), (7, ALLOW)] {
             assert_eq!(run(&program, NATIVE, libc::SYS_clock_gettime, [clock, 0, 0, 0, 0, 0]), expected, "{clock}");
         }
         assert_eq!(run(&program, NATIVE, libc::SYS_getrandom, [0; 6]), ALLOW);
-        assert_eq!(run(&notify_filter(false, true), NATIVE, libc::SYS_getrandom, [0; 6]), NOTIFY);
+        assert_eq!(
+            run(
+                &notify_filter(&Supervision { random: Some(1), ..Supervision::default() }),
+                NATIVE,
+                libc::SYS_getrandom,
+                [0; 6]
+            ),
+            NOTIFY
+        );
         assert_eq!(run(&program, NATIVE, libc::SYS_futex, [0, 0x109, 0, 1, 0, 0]), NOTIFY);
         assert_eq!(run(&program, NATIVE, libc::SYS_futex, [0, 0x80, 0, 1, 0, 0]), ALLOW);
     }

@@ -34,4 +34,6 @@ pub use error::EngineError;
 pub use machine::Machine;
 pub use operations::{Operation, Plan, Program, SpecError, Supervision, plan};
 pub use outcome::{Exit, Outcome};
-pub use spec::{Builder, BuiltinCall, Bytes, Clock, Conditions, Input, Limits, Order, Root, Spec};
+pub use spec::{
+    Builder, BuiltinCall, Bytes, Clock, Conditions, Contract, Features, FileSystem, Input, Limits, Order, Root, Spec,
+};

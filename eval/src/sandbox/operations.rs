@@ -9,13 +9,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{DOMAIN, HOST, Machine};
-use super::spec::{Builder, Bytes, Clock, Order, Root, Spec};
+use super::machine::Machine;
+use super::spec::{Builder, Bytes, Clock, FileSystem, Order, Root, Spec};
 
-/// User number of the build inside its sandbox.
-pub(super) const USER: u32 = 1000;
-/// Group number of the build inside its sandbox.
-pub(super) const GROUP: u32 = 100;
 /// Entry of the scratch file system that is shown as the store directory.
 pub(super) const SCRATCH_STORE: &str = "store";
 /// Entry of the scratch file system that is shown as `/build`.
@@ -60,20 +56,42 @@ pub enum Program {
 /// System calls that init answers in the kernel's place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
-    /// The wall clock starts here, in seconds after 1970.
-    pub clock: Option<i64>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The second that new files seem to be from.
+    pub file_times: Option<i64>,
+    /// The order in which directories are listed.
+    pub order: Order,
+    /// Where inode and device numbers seem to start.
+    pub inode_numbers: Option<u64>,
     /// Random numbers are a function of this one.
     pub random: Option<u64>,
+    /// How many processors are seen, if not those that may be used.
+    pub processors: Option<u32>,
+    /// New processes and programs wait for a moment, as this number decides.
+    pub delays: Option<u64>,
     /// What `uname` and `sysinfo` tell.
     pub machine: Machine,
     /// How long the machine has been running, as `sysinfo` tells it.
     pub uptime_seconds: u64,
+    /// The host's and the domain's name, as `uname` tells them.
+    pub names: (String, String),
 }
 
 impl Supervision {
     /// Whether programs have to be changed in memory, because they would not ask the kernel.
     pub fn needs_patches(&self) -> bool {
-        self.clock.is_some() || self.random.is_some()
+        self.has_clock() || self.random.is_some()
+    }
+
+    /// Whether the wall clock is another one than the kernel's.
+    pub fn has_clock(&self) -> bool {
+        self.clock != Clock::Host
+    }
+
+    /// Whether what `stat` and its kin tell of files is changed.
+    pub fn has_files(&self) -> bool {
+        self.file_times.is_some() || self.inode_numbers.is_some()
     }
 }
 
@@ -120,6 +138,8 @@ pub enum Operation {
     MountRoot { bytes: u64 },
     /// Make the scratch file system, which holds everything the build writes.
     MountScratch { bytes: u64, inodes: u64 },
+    /// Take a source, a directory on disk, as the scratch file system.
+    UseScratch { source: usize },
     /// Make a directory of the scratch file system.
     ScratchDirectory { name: String, mode: u32 },
     /// Write a file of the scratch file system.
@@ -132,11 +152,9 @@ pub enum Operation {
     Symlink { path: String, target: String },
     /// Show a scratch directory, writable.
     ShowScratch { name: String, at: String },
-    /// Replace a directory source by a view of it whose directories list in the opposite order.
-    Reverse { source: usize },
     /// Show a directory source as the root, read-only, entry by entry. Directories in `open` are made anew, so that
-    /// other things can exist in them; paths in `hidden` are left out. What is made anew is made in this order.
-    ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String>, order: Order },
+    /// other things can exist in them; paths in `hidden` are left out.
+    ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String> },
     /// Show a source, read-only.
     ShowInput { source: usize, at: String },
     /// Show a device of the host.
@@ -191,13 +209,13 @@ impl fmt::Display for Operation {
             Self::Become { user, group } => write!(f, "become user {user} and group {group}"),
             Self::MountRoot { .. } => f.write_str("mount the root"),
             Self::MountScratch { bytes, .. } => write!(f, "mount a scratch file system of {bytes} bytes"),
+            Self::UseScratch { .. } => f.write_str("use a directory on disk"),
             Self::ScratchDirectory { name, .. } => write!(f, "make the scratch directory `{name}`"),
             Self::ScratchFile { directory, name, .. } => write!(f, "write `/{directory}/{name}`"),
             Self::Directory { path, .. } => write!(f, "make the directory `/{path}`"),
             Self::File { path, .. } => write!(f, "write `/{path}`"),
             Self::Symlink { path, .. } => write!(f, "make the link `/{path}`"),
             Self::ShowScratch { at, .. } => write!(f, "mount `/{at}`"),
-            Self::Reverse { .. } => f.write_str("reverse the order of directories"),
             Self::ShowTree { .. } => f.write_str("show the root tree"),
             Self::ShowInput { at, .. } => write!(f, "show the input `/{at}`"),
             Self::ShowDevice { at, .. } => write!(f, "show the device `/{at}`"),
@@ -278,14 +296,14 @@ pub fn plan(spec: &Spec) -> Result<Plan, SpecError> {
     check_limits(spec)?;
     let mut prepare = Vec::new();
     let sources = open_sources(spec, &mut prepare);
-    prepare.push(Operation::Become { user: USER, group: GROUP });
-    // Room for a reversed view of a large tree; ordinary roots take a few pages of it.
+    let contract = &spec.conditions.contract;
+    prepare.push(Operation::Become { user: contract.user, group: contract.group });
     prepare.push(Operation::MountRoot { bytes: 1 << 30 });
-    make_scratch(spec, &mut prepare)?;
+    make_scratch(spec, &sources, &mut prepare)?;
     make_root(spec, store, &mut prepare);
     show_sources(spec, &sources, &mut prepare);
     make_processes(spec, &mut prepare);
-    prepare.push(Operation::Name { host: HOST.into(), domain: DOMAIN.into() });
+    prepare.push(Operation::Name { host: contract.host.clone(), domain: contract.domain.clone() });
     prepare.push(Operation::RaiseLoopback);
     prepare.push(Operation::StartClocks { seconds: spec.conditions.monotonic_start_seconds });
     // What is written there is not the build's to choose, such as which processes die first when memory runs out.
@@ -334,7 +352,10 @@ fn check_limits(spec: &Spec) -> Result<(), SpecError> {
         ("the start of the monotonic clock", conditions.monotonic_start_seconds > 1 << 31),
         ("the last process number", last == 0 || last > 4_000_000),
         ("the machine", !conditions.machine.is_possible()),
-        ("the start of the clock", matches!(conditions.clock, Clock::StartAt(at) if !(0..1 << 34).contains(&at))),
+        ("the start of the clock", !start_of(conditions.clock).is_none_or(is_possible_time)),
+        ("the time of new files", !conditions.file_times.is_none_or(is_possible_time)),
+        ("the disk", (conditions.file_system == FileSystem::Disk) != spec.disk.is_some()),
+        ("the build directory", !is_file_name(&conditions.contract.build_directory)),
     ];
     match wrong.iter().find(|(_, is_wrong)| *is_wrong) {
         Some((what, _)) => Err(SpecError::Range(what)),
@@ -342,14 +363,29 @@ fn check_limits(spec: &Spec) -> Result<(), SpecError> {
     }
 }
 
+/// Where a chosen clock starts.
+fn start_of(clock: Clock) -> Option<i64> {
+    match clock {
+        Clock::Host => None,
+        Clock::StartAt(seconds) | Clock::Steady(seconds) => Some(seconds),
+    }
+}
+
+fn is_possible_time(seconds: i64) -> bool {
+    (0..1 << 34).contains(&seconds)
+}
+
 /// Numbers of the sources that have been opened.
 struct Sources {
+    disk: Option<usize>,
     devices: usize,
     tree: Option<usize>,
     inputs: usize,
 }
 
 fn open_sources(spec: &Spec, operations: &mut Vec<Operation>) -> Sources {
+    let disk = spec.disk.is_some().then_some(0);
+    operations.extend(spec.disk.iter().map(|path| Operation::Open(path.clone())));
     let devices = operations.len();
     operations.extend(DEVICES.map(|name| Operation::Open(PathBuf::from(format!("/dev/{name}")))));
     let tree = match &spec.root {
@@ -361,13 +397,16 @@ fn open_sources(spec: &Spec, operations: &mut Vec<Operation>) -> Sources {
     };
     let inputs = operations.len();
     operations.extend(spec.inputs.iter().map(|input| Operation::Open(input.source.clone())));
-    Sources { devices, tree, inputs }
+    Sources { disk, devices, tree, inputs }
 }
 
-fn make_scratch(spec: &Spec, operations: &mut Vec<Operation>) -> Result<(), SpecError> {
+fn make_scratch(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>) -> Result<(), SpecError> {
     let bytes = spec.limits.output_bytes;
-    // An inode of a tmpfs takes about a kilobyte of kernel memory that the size limit does not count.
-    operations.push(Operation::MountScratch { bytes, inodes: (bytes / 4096).clamp(4096, 4_000_000) });
+    operations.push(match sources.disk {
+        Some(source) => Operation::UseScratch { source },
+        // An inode of a tmpfs takes about a kilobyte of kernel memory that the size limit does not count.
+        None => Operation::MountScratch { bytes, inodes: (bytes / 4096).clamp(4096, 4_000_000) },
+    });
     for (name, mode) in [(SCRATCH_STORE, 0o1775), (SCRATCH_BUILD, 0o700), ("tmp", 0o1777), ("shm", 0o1777)] {
         operations.push(Operation::ScratchDirectory { name: name.into(), mode });
     }
@@ -383,7 +422,8 @@ fn make_scratch(spec: &Spec, operations: &mut Vec<Operation>) -> Result<(), Spec
 
 fn make_root(spec: &Spec, store: &str, operations: &mut Vec<Operation>) {
     let directory = |path: &str| Operation::Directory { path: path.into(), mode: 0o755 };
-    operations.extend(["dev", "dev/pts", "dev/shm", "etc", "proc", "build", "tmp"].map(directory));
+    let build = &*spec.conditions.contract.build_directory;
+    operations.extend(["dev", "dev/pts", "dev/shm", "etc", "proc", build, "tmp"].map(directory));
     operations.extend(parents(store).into_iter().chain([store.to_owned()]).map(|path| directory(&path)));
     for (path, content) in ETC {
         operations.extend(content.map(|content| Operation::File { path: path.into(), content: content.into() }));
@@ -395,7 +435,7 @@ fn make_root(spec: &Spec, store: &str, operations: &mut Vec<Operation>) {
     }));
     operations.push(Operation::Symlink { path: "dev/ptmx".into(), target: "pts/ptmx".into() });
     operations.push(Operation::MountTerminals { at: "dev/pts".into() });
-    for (name, at) in [(SCRATCH_BUILD, "build"), ("tmp", "tmp"), ("shm", "dev/shm"), (SCRATCH_STORE, store)] {
+    for (name, at) in [(SCRATCH_BUILD, build), ("tmp", "tmp"), ("shm", "dev/shm"), (SCRATCH_STORE, store)] {
         operations.push(Operation::ShowScratch { name: name.into(), at: at.into() });
     }
     if let Some(seed) = spec.conditions.random_seed {
@@ -409,7 +449,6 @@ fn parents(path: &str) -> Vec<String> {
 }
 
 fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>) {
-    let reversed = spec.conditions.directory_order == Order::Reversed;
     let seeded = spec.conditions.random_seed.is_some();
     for (number, name) in DEVICES.iter().enumerate() {
         if !(seeded && matches!(*name, "random" | "urandom")) {
@@ -418,19 +457,15 @@ fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>)
     }
     if let Some(source) = sources.tree {
         let store = &spec.store_dir[1..];
-        let mut hidden: BTreeSet<String> = ["build", "dev", "proc", "sys", "tmp", store].map(str::to_owned).into();
+        let build = &*spec.conditions.contract.build_directory;
+        let mut hidden: BTreeSet<String> =
+            ["build", build, "dev", "proc", "sys", "tmp", store].map(str::to_owned).into();
         hidden.extend(ETC.map(|(path, _)| path.to_owned()));
         let mut open: BTreeSet<String> = parents(store).into_iter().collect();
         open.insert("etc".into());
-        operations.extend(reversed.then_some(Operation::Reverse { source }));
-        operations.push(Operation::ShowTree { source, open, hidden, order: spec.conditions.directory_order });
+        operations.push(Operation::ShowTree { source, open, hidden });
     }
-    let mut inputs: Vec<_> = spec.inputs.iter().zip(sources.inputs..).collect();
-    if reversed {
-        inputs.reverse();
-    }
-    for (input, source) in inputs {
-        operations.extend(reversed.then_some(Operation::Reverse { source }));
+    for (input, source) in spec.inputs.iter().zip(sources.inputs..) {
         operations.push(Operation::ShowInput { source, at: input.target[1..].to_owned() });
     }
 }
@@ -448,7 +483,9 @@ fn make_processes(spec: &Spec, operations: &mut Vec<Operation>) {
 }
 
 fn enter(spec: &Spec) -> Vec<Operation> {
-    let mut operations = vec![Operation::Umask(0o022), Operation::WorkIn("/build".into())];
+    let contract = &spec.conditions.contract;
+    let directory = format!("/{}", contract.build_directory);
+    let mut operations = vec![Operation::Umask(contract.umask), Operation::WorkIn(directory)];
     let limits = [
         (Resource::Core, Some(1)),
         (Resource::Files, Some(4096)),
@@ -474,7 +511,11 @@ fn enter(spec: &Spec) -> Vec<Operation> {
 }
 
 fn program(spec: &Spec) -> Result<Program, SpecError> {
-    for (key, value) in &spec.env {
+    let mut variables = spec.env.clone();
+    if let Some(tunables) = spec.conditions.processor_features.tunables() {
+        variables.entry("GLIBC_TUNABLES".into()).or_insert_with(|| tunables.into());
+    }
+    for (key, value) in &variables {
         if key.is_empty() || key.contains(&b'=') || key.contains(&0) || value.contains(&0) {
             return Err(SpecError::Environment(key.clone()));
         }
@@ -488,32 +529,35 @@ fn program(spec: &Spec) -> Result<Program, SpecError> {
                 return Err(SpecError::Argument(wrong.clone()));
             }
             let pair = |(key, value): (&Bytes, &Bytes)| Bytes::from([key, &b"="[..], value].concat());
-            Ok(Program::Exec { path: program.clone(), argv, env: spec.env.iter().map(pair).collect() })
+            Ok(Program::Exec { path: program.clone(), argv, env: variables.iter().map(pair).collect() })
         }
         Builder::Builtin { name, out } => {
-            let env = spec.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let env = variables.into_iter().collect();
             Ok(Program::Builtin { name: name.clone(), env, out: out.clone() })
         }
     }
 }
 
 fn supervision(spec: &Spec) -> Supervision {
-    let clock = match spec.conditions.clock {
-        Clock::Host => None,
-        Clock::StartAt(seconds) => Some(seconds),
-    };
+    let conditions = &spec.conditions;
     Supervision {
-        clock,
-        random: spec.conditions.random_seed,
-        machine: spec.conditions.machine.clone(),
-        uptime_seconds: spec.conditions.monotonic_start_seconds,
+        clock: conditions.clock,
+        file_times: conditions.file_times,
+        order: conditions.directory_order,
+        inode_numbers: conditions.inode_numbers,
+        random: conditions.random_seed,
+        processors: conditions.cpus,
+        delays: conditions.delays,
+        machine: conditions.machine.clone(),
+        uptime_seconds: conditions.monotonic_start_seconds,
+        names: (conditions.contract.host.clone(), conditions.contract.domain.clone()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::{Conditions, Input, Limits};
+    use crate::sandbox::{Conditions, Contract, Features, Input, Limits};
 
     fn spec() -> Spec {
         Spec {
@@ -525,6 +569,7 @@ mod tests {
             build_files: [("attrs".to_owned(), Bytes::from("{}"))].into(),
             limits: Limits { output_bytes: 1 << 30, ..Limits::default() },
             conditions: Conditions::default(),
+            disk: None,
         }
     }
 
@@ -558,15 +603,22 @@ mod tests {
         spec.store_dir = "/opt/deep/store".into();
         spec.inputs[0].target = "/opt/deep/store/abc-zlib".into();
         spec.builder = Builder::Builtin { name: "builtin:unpack-v1".into(), out: "/opt/deep/store/def-out".into() };
+        spec.disk = Some("/home/me/store/tmp/disk".into());
         spec.conditions = Conditions {
             clock: Clock::StartAt(2_000_000_000),
+            file_times: Some(1_900_000_000),
             cpus: Some(1),
             directory_order: Order::Reversed,
+            inode_numbers: Some(5000),
             random_seed: Some(7),
             address_randomisation: true,
             last_process: Some(30_000),
             monotonic_start_seconds: 77,
             machine: Machine { kernel_release: "5.4.0".into(), memory_bytes: 1 << 30, ..Machine::default() },
+            file_system: FileSystem::Disk,
+            processor_features: Features::Masked,
+            delays: Some(3),
+            contract: Contract { build_directory: "elsewhere".into(), umask: 0o027, ..Contract::default() },
         };
         check(&spec, include_str!("../../../tests/vectors/sandbox/conditions.plan"));
     }

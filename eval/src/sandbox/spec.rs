@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::machine::Machine;
+use super::machine::{DOMAIN, HOST, Machine};
 
 /// A string of bytes that need not be UTF-8, such as the value of an environment variable.
 ///
@@ -106,6 +106,8 @@ pub struct Spec {
     pub limits: Limits,
     /// What a reproducibility check varies.
     pub conditions: Conditions,
+    /// An empty directory of the host that others may write to, for conditions that ask for a file system on disk.
+    pub disk: Option<PathBuf>,
 }
 
 /// What the build sees as `/`.
@@ -193,10 +195,15 @@ impl Default for Limits {
 pub struct Conditions {
     /// The wall clock.
     pub clock: Clock,
-    /// How many processors the build may use and see; `None`: as many as the caller.
+    /// The second, after 1970, that files and directories made or changed since the start seem to be from; `None`: as the
+    /// kernel says. Among themselves they keep their order.
+    pub file_times: Option<i64>,
+    /// How many processors the build may use and see; `None`: as many as the caller. More than there are can be seen.
     pub cpus: Option<u32>,
-    /// The order in which directories of the inputs and of the root are listed.
+    /// The order in which directories are listed.
     pub directory_order: Order,
+    /// Where inode and device numbers seem to start, counted as they are first seen; `None`: as the kernel says.
+    pub inode_numbers: Option<u64>,
     /// Makes `getrandom`, `AT_RANDOM` and `/dev/urandom` a function of this number.
     pub random_seed: Option<u64>,
     /// Whether addresses are randomised.
@@ -207,19 +214,33 @@ pub struct Conditions {
     pub monotonic_start_seconds: u64,
     /// What the build is told about the machine.
     pub machine: Machine,
+    /// What kind of file system the build writes to.
+    pub file_system: FileSystem,
+    /// What the C library may use of the processor.
+    pub processor_features: Features,
+    /// Makes every second new process or program wait for a moment, as this number decides.
+    pub delays: Option<u64>,
+    /// What the contract fixes: another value makes another contract.
+    pub contract: Contract,
 }
 
 impl Default for Conditions {
     fn default() -> Self {
         Self {
             clock: Clock::Host,
+            file_times: None,
             cpus: None,
             directory_order: Order::AsIs,
+            inode_numbers: None,
             random_seed: None,
             address_randomisation: false,
             last_process: None,
             monotonic_start_seconds: 0,
             machine: Machine::default(),
+            file_system: FileSystem::Memory,
+            processor_features: Features::All,
+            delays: None,
+            contract: Contract::default(),
         }
     }
 }
@@ -230,8 +251,11 @@ pub enum Clock {
     /// The host's.
     #[default]
     Host,
-    /// Starts at this many seconds after 1970 and runs on. Times of newly written files remain the host's.
+    /// Starts at this many seconds after 1970 and runs on.
     StartAt(i64),
+    /// Starts in the middle of this second after 1970, and goes on only by what programs sleep, and by a microsecond
+    /// each time it is looked at: the same steps see the same time, however long they take.
+    Steady(i64),
 }
 
 /// The order in which a directory is listed.
@@ -240,9 +264,80 @@ pub enum Order {
     /// As the file system has it.
     #[default]
     AsIs,
-    /// The other way round. Covers input directories, the root tree, and the store directory's list of inputs; not what
-    /// the build itself writes. Needs Linux 6.16.
+    /// By the bytes of the names, in every directory but those of `/proc`.
+    Sorted,
+    /// The other way round.
     Reversed,
+}
+
+/// What the outputs, `/build`, `/tmp` and `/dev/shm` are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileSystem {
+    /// A tmpfs of their own.
+    #[default]
+    Memory,
+    /// The directory of the host that the spec names. There is no limit of its own.
+    Disk,
+}
+
+/// What the C library's fast functions may use of the processor: `GLIBC_TUNABLES`, unless the derivation has its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Features {
+    /// Everything.
+    #[default]
+    All,
+    /// What every processor has.
+    Masked,
+    /// Everything, but the variable is there: it must not matter whether it is.
+    Pretended,
+}
+
+impl Features {
+    /// The value of the variable, of the same length whatever it says.
+    pub(super) fn tunables(self) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::Masked => Some(
+                "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX,-FMA,-FMA4,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,-FSRM,-SSE4_2,\
+                 -SSE4_1,-SSSE3,-POPCNT,-AVX_Fast_Unaligned_Load,-Fast_Unaligned_Copy",
+            ),
+            Self::Pretended => Some(
+                "glibc.cpu.hwcaps=-XXX512X,-XXX512XX,-XXX2,-XXX,-XXX,-XXX4,-XXX1,-XXX2,-XXXXX,-XXXXX,-XXXX,-XXXX,-XXX4_2,\
+                 -XXX4_1,-XXXX3,-XXXXXX,-XXX_Xxxx_Xxxxxxxxx_Xxxx,-Xxxx_Xxxxxxxxx_Xxxx",
+            ),
+        }
+    }
+}
+
+/// What every build may rely on. Only a check that looks for hidden dependences on it changes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Contract {
+    /// The build directory: a name at the top of the root.
+    pub build_directory: String,
+    /// User number of the build.
+    pub user: u32,
+    /// Group number of the build.
+    pub group: u32,
+    /// The mask of new files' modes.
+    pub umask: u32,
+    /// The host's name, also in the machine's settings.
+    pub host: String,
+    /// The domain's name.
+    pub domain: String,
+}
+
+impl Default for Contract {
+    fn default() -> Self {
+        Self {
+            build_directory: "build".into(),
+            user: 1000,
+            group: 100,
+            umask: 0o022,
+            host: HOST.into(),
+            domain: DOMAIN.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -256,6 +351,14 @@ mod tests {
             assert_eq!(&*serde_json::from_str::<Bytes>(&json).unwrap(), bytes, "{json}");
         }
         assert!(serde_json::from_str::<Bytes>("\"base64:*\"").is_err());
+    }
+
+    #[test]
+    fn pretended_features_look_like_masked_ones() {
+        let [masked, pretended] = [Features::Masked, Features::Pretended].map(|features| features.tunables().unwrap());
+        assert_eq!(masked.len(), pretended.len());
+        assert_ne!(masked, pretended);
+        assert!(!masked.contains(' '));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Records are added, never changed or replaced. [`LocalStore::evidence`] gives everything that is known of an output;
 //! its [`Standing`] is what all the records together say.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::LocalStore;
 use super::query::QueryError;
@@ -158,18 +158,20 @@ impl LocalStore {
         Ok(self.checks(derivation, output)?.pop().filter(|newest| newest.identical))
     }
 
-    /// Whether there is a [proof](LocalStore::proof), for many outputs at once; in the order of the questions.
+    /// Whether the newest so many checks of an output found no difference, for many outputs at once; in the order of the
+    /// questions.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn are_proved(&self, outputs: &[(StorePath, String)]) -> Result<Vec<bool>, QueryError> {
-        let statement = "SELECT identical FROM checks WHERE derivation = ?1 AND output = ?2 ORDER BY id DESC LIMIT 1";
+    pub fn are_proved(&self, outputs: &[(StorePath, String)], rounds: u32) -> Result<Vec<bool>, QueryError> {
+        let statement = "SELECT count(*) FROM (SELECT identical FROM checks WHERE derivation = ?1 AND output = ?2
+            ORDER BY id DESC LIMIT ?3) WHERE identical";
         Ok(self.database.read("look up proofs", |connection| {
             let mut statement = connection.prepare_cached(statement)?;
-            let newest = outputs.iter().map(|(derivation, output)| {
-                statement.query_row([derivation.base_name(), output], |row| row.get(0)).optional()
+            let identical = outputs.iter().map(|(derivation, output)| {
+                statement.query_row(params![derivation.base_name(), output, rounds], |row| row.get::<_, u32>(0))
             });
-            newest.map(|newest| Ok(newest?.unwrap_or(false))).collect()
+            identical.map(|identical| Ok(identical? >= rounds)).collect()
         })?)
     }
 }
@@ -247,7 +249,10 @@ mod tests {
         store.record_checks(&[check(1, true, 1), check(2, true, 1), check(3, false, 1)], &[]).unwrap();
         store.record_checks(&[check(2, false, 1), check(3, true, 1)], &[]).unwrap();
         let asked = [4, 3, 2, 1].map(|number| (path(number, "a.drv"), "out".to_owned()));
-        assert_eq!(store.are_proved(&asked).unwrap(), [false, true, false, true]);
-        assert!(store.are_proved(&[]).unwrap().is_empty());
+        assert_eq!(store.are_proved(&asked, 1).unwrap(), [false, true, false, true]);
+        assert_eq!(store.are_proved(&asked, 2).unwrap(), [false; 4]);
+        store.record_check(&check(1, true, 2)).unwrap();
+        assert_eq!(store.are_proved(&asked, 2).unwrap(), [false, false, false, true]);
+        assert!(store.are_proved(&[], 1).unwrap().is_empty());
     }
 }

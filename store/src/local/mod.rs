@@ -73,7 +73,7 @@ pub use self::register::{RegisterError, Registration};
 pub use self::relations::Direction;
 pub use self::repair::RepairError;
 pub use self::roots::{Root, RootError, RootKind};
-pub use self::stage::Staged;
+pub use self::stage::{Staged, Workplace};
 pub use self::stage_archive::StageArchiveError;
 pub use self::verify::{Finding, Verified, VerifyError, VerifyOptions};
 

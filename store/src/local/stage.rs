@@ -110,6 +110,18 @@ impl Place {
     }
 }
 
+/// A directory that is removed with all it holds when this is dropped, or when the store is opened after a crash.
+#[derive(Debug)]
+pub struct Workplace(Place);
+
+impl Workplace {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.0.path()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         // After registration there is nothing left here. What cannot be removed now goes with the staging directory.
@@ -205,6 +217,22 @@ impl LocalStore {
         let place = self.new_place()?;
         let manner = Manner { access, rewriter, modes_are_kept: place.session.modes_are_kept, limit: u64::MAX };
         copy_to(place, source, manner, candidates, own)
+    }
+
+    /// A new directory on the store's file system for work of others: everybody may write there who can reach it, and
+    /// only its owner can from outside.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn workplace(&self) -> Result<Workplace, FileError> {
+        let place = self.new_place()?;
+        let (parent, name) = place.get();
+        let fail = |source| FileError::new("create", place.path(), source);
+        rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(fail)?;
+        let directory = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()).map_err(fail)?;
+        // Whatever this process's mask says.
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o777)).map_err(fail)?;
+        Ok(Workplace(place))
     }
 
     /// An unused name in the staging directory.

@@ -22,7 +22,7 @@ use crate::cli::context::open_store;
 use crate::cli::interrupt::exit_when_interrupted;
 use crate::cli::subject::{Subjects, store_path};
 use crate::cli::{Common, Failure, output};
-use crate::realise::{Fetch, LimitOverrides, Options, Realiser};
+use crate::realise::{Checking, Fetch, LimitOverrides, Options, Realiser};
 use crate::reporter::Reporter;
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
@@ -239,6 +239,7 @@ impl Workshop<'_> {
                 cores: u32::try_from(processors.get()).unwrap_or(1),
                 keep_going: false,
                 check: false,
+                checking: Checking::default(),
                 limits: Limits::default(),
                 overrides: LimitOverrides::default(),
             },

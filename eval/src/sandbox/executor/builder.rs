@@ -92,7 +92,7 @@ fn perform(operation: &Operation, supervision: &Supervision, birth: &Birth<'_>) 
 
 /// Installs the filter that asks init and hands init its listener. Where init has to change this process, waits for it.
 fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Result<()> {
-    let program = filter::notify_filter(supervision.clock.is_some(), supervision.random.is_some());
+    let program = filter::notify_filter(&seen(supervision));
     let listener = system::install_listener(&program)?;
     wire::send(supervisor, b"listener", &[listener.as_fd()])?;
     drop(listener);
@@ -103,6 +103,12 @@ fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Re
         Some(_) => Ok(()),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     }
+}
+
+/// What to answer in the end: processors are answered for only if they are more than there are.
+fn seen(supervision: &Supervision) -> Supervision {
+    let usable = rustix::thread::sched_getaffinity(None).map_or(1, |allowed| allowed.count());
+    Supervision { processors: supervision.processors.filter(|count| *count > usable), ..supervision.clone() }
 }
 
 /// What a build keeps in memory is freed when it dies; what the caller keeps there may be worth more. The build cannot

@@ -1,7 +1,5 @@
 //! Which user and group of the host a build gets.
 
-use super::super::operations::{GROUP, USER};
-
 /// Builds of root get a user and group of their own, this number plus the process number of their init: no two running
 /// builds share one, and none is shared with a real user. The range lies behind the one Nix allocates from.
 const FIRST: u32 = 880_803_840;
@@ -45,13 +43,13 @@ impl Identity {
     }
 
     /// The line for `uid_map`.
-    pub(super) fn user_map(&self) -> String {
-        format!("{USER} {} 1", self.user)
+    pub(super) fn user_map(&self, inside: u32) -> String {
+        format!("{inside} {} 1", self.user)
     }
 
     /// The line for `gid_map`.
-    pub(super) fn group_map(&self) -> String {
-        format!("{GROUP} {} 1", self.group)
+    pub(super) fn group_map(&self, inside: u32) -> String {
+        format!("{inside} {} 1", self.group)
     }
 }
 

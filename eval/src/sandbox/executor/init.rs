@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::super::operations::Plan;
@@ -149,6 +149,9 @@ impl Watch<'_> {
                 return Ok(status);
             }
             let (caller, asked) = self.wait()?;
+            if let Some(supervisor) = &mut self.supervisor {
+                supervisor.release();
+            }
             if !caller.is_empty() {
                 // The caller never speaks: it is gone. The kernel kills the build together with its init.
                 system::exit(1);
@@ -167,7 +170,10 @@ impl Watch<'_> {
         let mut watched = vec![PollFd::new(self.caller, PollFlags::IN), PollFd::new(self.children, PollFlags::IN)];
         let listener = self.supervisor.as_ref().map(Supervisor::listener);
         watched.extend(listener.as_ref().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        match poll(&mut watched, None) {
+        let left = self.supervisor.as_ref().and_then(Supervisor::next_release);
+        let left =
+            left.map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut watched, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -4,7 +4,7 @@
 //! - `zygote`: a single-threaded process, forked from the caller before it has threads. It alone creates sandboxes.
 //! - `init`: process 1 of a sandbox. Prepares it, starts the builder, reaps, kills what is left, reports.
 //! - `builder`: the builder's process until the builder has control.
-//! - `prepare`, `tree`, `reverse`, `facts`: the operations.
+//! - `prepare`, `tree`, `facts`: the operations.
 //! - `supervisor`, `vdso`: answers to questions about the machine, and for the wall clock and random numbers where a run
 //!   asks for other ones.
 //! - `wire`: messages with file descriptors. `system`: the system calls, as safe functions.
@@ -14,12 +14,16 @@
 #![expect(clippy::disallowed_methods, reason = "performs the operations of a sandbox inside its own namespaces")]
 
 mod builder;
+mod clock;
+mod delays;
 mod facts;
+mod files;
 mod identity;
 mod init;
+mod inspect;
+mod listing;
 mod modes;
 mod prepare;
-mod reverse;
 mod supervisor;
 mod system;
 mod tree;

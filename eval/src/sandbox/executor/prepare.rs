@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::super::operations::{Operation, SCRATCH_BUILD, SCRATCH_STORE};
 use super::facts::{self, Telling};
-use super::{reverse, system, tree};
+use super::{system, tree};
 
 /// What the operations done so far have made.
 #[derive(Default)]
@@ -51,6 +51,7 @@ impl Stage {
             }
             Operation::MountScratch { bytes, inodes } => self.mount_scratch(*bytes, *inodes)?,
             Operation::MountRoot { bytes } => self.mount_root(*bytes)?,
+            Operation::UseScratch { source } => self.use_scratch(*source)?,
             Operation::ScratchDirectory { name, mode } => make_directory(self.scratch()?, name, *mode)?,
             Operation::ScratchFile { directory, name, content } => {
                 write_file(self.scratch()?, &format!("{directory}/{name}"), content)?;
@@ -59,9 +60,8 @@ impl Stage {
             Operation::File { path, content } => write_file(self.root()?, path, content)?,
             Operation::Symlink { path, target } => symlinkat(target, self.root()?, path)?,
             Operation::ShowScratch { name, at } => self.show_scratch(name, at)?,
-            Operation::Reverse { source } => self.reverse(*source)?,
-            Operation::ShowTree { source, open, hidden, order } => {
-                let shape = tree::Shape { open, hidden, order: *order };
+            Operation::ShowTree { source, open, hidden } => {
+                let shape = tree::Shape { open, hidden };
                 tree::show(self.source(*source)?, self.root()?, &shape)?;
             }
             Operation::ShowInput { source, at } => self.show(*source, at)?,
@@ -145,18 +145,17 @@ impl Stage {
         Ok(())
     }
 
+    fn use_scratch(&mut self, source: usize) -> io::Result<()> {
+        let scratch = clone_mount(self.source(source)?, false, false)?;
+        make_directory(self.root()?, SCRATCH, 0o700)?;
+        attach(&scratch, self.root()?, SCRATCH)?;
+        self.scratch = Some(scratch);
+        Ok(())
+    }
+
     fn show_scratch(&self, name: &str, at: &str) -> io::Result<()> {
         let directory = openat(self.scratch()?, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         attach(&clone_mount(directory.as_fd(), false, false)?, self.root()?, at)
-    }
-
-    fn reverse(&mut self, source: usize) -> io::Result<()> {
-        let original = self.source(source)?;
-        if FileType::from_raw_mode(fstat(original)?.st_mode) == FileType::Directory {
-            let view = reverse::view(original, self.root()?)?;
-            self.sources[source] = view;
-        }
-        Ok(())
     }
 
     fn show(&self, source: usize, at: &str) -> io::Result<()> {
@@ -195,7 +194,6 @@ impl Stage {
         rustix::fs::unlinkat(root, SCRATCH, AtFlags::REMOVEDIR)?;
         system::detach(&c_string(facts::FACTS.as_bytes())?)?;
         rustix::fs::unlinkat(root, facts::FACTS, AtFlags::REMOVEDIR)?;
-        reverse::detach_views(root)?;
         system::make_read_only(root)?;
         system::enter_root()?;
         self.sources.clear();

@@ -1,5 +1,5 @@
-//! Answers system calls in the kernel's place: what the machine is, and the wall clock and random numbers where a run
-//! asks for other ones.
+//! Answers system calls in the kernel's place: what the machine is; and the wall clock, random numbers, what is told of
+//! files and directories, and who comes first, where a run asks for other ones.
 //!
 //! Nothing here is a fence. A build that wants the real time can find it; one that just asks gets the chosen one.
 
@@ -7,18 +7,32 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use super::super::machine::{DOMAIN, HOST, Machine};
+use super::super::machine::Machine;
 use super::super::operations::Supervision;
+use super::super::spec::Order;
+use super::clock::{SECOND, WallClock, host_time, in_parts};
+use super::delays::Delays;
+use super::files::Files;
+use super::listing::Listing;
 use super::system::{self, Question};
 use super::vdso::Patches;
 use super::wire;
 
-const SECOND: i128 = 1_000_000_000;
 /// The most random bytes given in one answer; a longer request gets a short answer, as from a kernel under signals.
 const RANDOM_BYTES: u64 = 256 << 10;
 /// When so many threads have asked for random numbers, what is known of them is forgotten.
 const THREADS: usize = 1 << 16;
+
+/// Clocks that show the time of day.
+const WALL_CLOCKS: [i32; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI];
+/// The call that every program makes when it starts.
+#[cfg(target_arch = "x86_64")]
+const ARCH_PRCTL: libc::c_long = libc::SYS_arch_prctl;
+/// The call that every program makes when it starts.
+#[cfg(not(target_arch = "x86_64"))]
+const ARCH_PRCTL: libc::c_long = libc::SYS_set_robust_list;
 
 /// The supervisor of one build.
 pub(super) struct Supervisor {
@@ -29,8 +43,12 @@ pub(super) struct Supervisor {
     names: Vec<u8>,
     /// What `sysinfo` tells.
     resources: Vec<u8>,
-    /// What to add to the host's clock, in nanoseconds.
-    clock_offset: Option<i128>,
+    clock: Option<WallClock>,
+    files: Option<Files>,
+    listing: Option<Listing>,
+    delays: Option<Delays>,
+    /// The processors that are seen, if they are more than there are.
+    processors: Option<u32>,
     seed: Option<u64>,
     /// How far the random numbers of each thread have come.
     random: BTreeMap<u32, u64>,
@@ -47,7 +65,6 @@ impl Supervisor {
         let Some((_, descriptors)) = wire::receive(channel)? else { return Ok(None) };
         let listener = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
         system::prefer_same_processor(listener.as_fd());
-        let clock_offset = wanted.clock.map(|start| i128::from(start) * SECOND - host_time());
         if let Some(patches) = &patches {
             // A builtin builder never starts a program, so its memory is changed here.
             patches.apply(builder, None)?;
@@ -58,7 +75,11 @@ impl Supervisor {
             patches,
             names: names(wanted),
             resources: resources(wanted),
-            clock_offset,
+            clock: WallClock::new(wanted.clock, wanted.uptime_seconds),
+            files: wanted.has_files().then(|| Files::new(wanted.file_times, wanted.inode_numbers)),
+            listing: (wanted.order != Order::AsIs).then(|| Listing::new(wanted.order)),
+            delays: wanted.delays.map(Delays::new),
+            processors: wanted.processors,
             seed: wanted.random,
             random: BTreeMap::new(),
         }))
@@ -73,15 +94,31 @@ impl Supervisor {
     pub(super) fn answer_one(&mut self) -> io::Result<()> {
         if let Some(question) = system::receive_question(self.listener.as_fd())? {
             let result = self.result(&question);
-            system::answer(self.listener.as_fd(), question.id, result);
+            let starts = matches!(libc::c_long::from(question.call), libc::SYS_set_robust_list | ARCH_PRCTL);
+            let waits = starts && self.delays.as_mut().is_some_and(|delays| delays.keep(question.id, result));
+            if !waits {
+                system::answer(self.listener.as_fd(), question.id, result);
+            }
         }
         Ok(())
+    }
+
+    /// How long until somebody has waited long enough.
+    pub(super) fn next_release(&self) -> Option<Duration> {
+        self.delays.as_ref().and_then(Delays::next)
+    }
+
+    /// Lets go on who has waited long enough.
+    pub(super) fn release(&mut self) {
+        for (id, result) in self.delays.as_mut().map(Delays::due).unwrap_or_default() {
+            system::answer(self.listener.as_fd(), id, result);
+        }
     }
 
     /// The result of a call; `None` lets the kernel perform it.
     fn result(&mut self, question: &Question) -> Option<i64> {
         let process = question.thread.cast_signed();
-        let [first, second, third, fourth, ..] = question.arguments;
+        let [first, second, third, ..] = question.arguments;
         match libc::c_long::from(question.call) {
             libc::SYS_clock_gettime => Some(store(process, second, &self.now_in(SECOND))),
             libc::SYS_gettimeofday => {
@@ -92,34 +129,59 @@ impl Supervisor {
             libc::SYS_time => {
                 let seconds = self.now_in(SECOND);
                 let stored = if first == 0 { 0 } else { store(process, first, &seconds[..8]) };
-                Some(if stored < 0 { stored } else { (self.now() / SECOND) as i64 })
+                let value = seconds[..8].try_into().map_or(0, i64::from_le_bytes);
+                Some(if stored < 0 { stored } else { value })
             }
             libc::SYS_uname => Some(store(process, first, &self.names)),
             libc::SYS_sysinfo => Some(store(process, first, &self.resources)),
             libc::SYS_getrandom => Some(self.give_random(question, first, second)),
-            libc::SYS_futex => self.correct_deadline(process, fourth),
-            // TIMER_ABSTIME is 1.
-            libc::SYS_clock_nanosleep if second & 1 == 1 => self.correct_deadline(process, third),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_arch_prctl => self.greet(question),
-            _ => None,
+            libc::SYS_getdents64 => self.listing.as_mut()?.answer(question, self.files.as_mut()),
+            libc::SYS_sched_getaffinity => Some(self.processors(process, second, third)),
+            _ => self.result_of_others(question),
         }
     }
 
-    fn now(&self) -> i128 {
-        host_time() + self.clock_offset.unwrap_or(0)
+    /// The rest: sleeps, files, starts.
+    fn result_of_others(&mut self, question: &Question) -> Option<i64> {
+        let process = question.thread.cast_signed();
+        let [first, second, third, fourth, ..] = question.arguments;
+        match libc::c_long::from(question.call) {
+            libc::SYS_futex => self.clock.as_mut()?.correct_deadline(process, fourth),
+            libc::SYS_nanosleep => self.clock.as_mut()?.sleep(process, first, false),
+            // TIMER_ABSTIME is 1.
+            libc::SYS_clock_nanosleep if second & 1 == 0 => self.clock.as_mut()?.sleep(process, third, false),
+            libc::SYS_clock_nanosleep if WALL_CLOCKS.contains(&(first as i32)) => {
+                self.clock.as_mut()?.correct_deadline(process, third);
+            }
+            libc::SYS_clock_nanosleep => self.clock.as_mut()?.sleep(process, third, true),
+            libc::SYS_set_robust_list => {}
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_arch_prctl => self.greet(question),
+            _ => return self.files.as_mut()?.answer(question),
+        }
+        None
     }
 
     /// The time as seconds and parts of a second, in the kernel's layout.
-    fn now_in(&self, parts: i128) -> Vec<u8> {
-        let now = self.now();
-        let seconds = (now.div_euclid(SECOND)) as i64;
-        let rest = (now.rem_euclid(SECOND) / (SECOND / parts)) as i64;
-        [seconds.to_le_bytes(), rest.to_le_bytes()].concat()
+    fn now_in(&mut self, parts: i128) -> Vec<u8> {
+        let now = self.clock.as_mut().map_or_else(host_time, WallClock::look);
+        in_parts(now, parts)
+    }
+
+    /// The first so many processors, in the kernel's layout.
+    fn processors(&self, process: i32, size: u64, address: u64) -> i64 {
+        let count = self.processors.unwrap_or(1).clamp(1, 64);
+        if size < 8 || !size.is_multiple_of(8) {
+            return -i64::from(libc::EINVAL);
+        }
+        match store(process, address, &(u64::MAX >> (64 - count)).to_le_bytes()) {
+            0 => 8,
+            error => error,
+        }
     }
 
     /// A program has just started.
-    fn greet(&mut self, question: &Question) -> Option<i64> {
+    fn greet(&mut self, question: &Question) {
         self.random.remove(&question.thread);
         let bytes = self.seed.map(|seed| {
             let mut state = seed ^ 0x6175_7876;
@@ -130,7 +192,6 @@ impl Supervisor {
             // It may have died; if not, it merely sees the host's clock.
             let _ = self.patches.as_ref().map(|patches| patches.apply(question.thread.cast_signed(), bytes));
         }
-        None
     }
 
     /// Every process gets the same numbers, however processes race; threads of a process get different ones.
@@ -150,31 +211,13 @@ impl Supervisor {
             error => error,
         }
     }
-
-    /// A wait until a time of the chosen clock becomes one until the same time of the host's, which the kernel knows.
-    /// What the program waits on has been corrected already if it is nearer to the host's time.
-    fn correct_deadline(&self, process: i32, address: u64) -> Option<i64> {
-        let offset = self.clock_offset?;
-        let mut time = [0; 16];
-        if address == 0 || system::read_memory(process, address, &mut time).is_err() {
-            return None;
-        }
-        let word = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_le_bytes);
-        let (seconds, rest) = (i128::from(word(&time[..8])), i128::from(word(&time[8..])));
-        let (deadline, host) = (seconds * SECOND + rest, host_time());
-        if (deadline - host - offset).abs() < (deadline - host).abs() {
-            let corrected = (deadline - offset).max(0);
-            let (seconds, rest) = ((corrected / SECOND) as i64, (corrected % SECOND) as i64);
-            let _ = system::write_memory(process, address, &[seconds.to_le_bytes(), rest.to_le_bytes()].concat());
-        }
-        None
-    }
 }
 
 /// The kernel's `struct new_utsname`: six strings in 65 bytes each.
 fn names(wanted: &Supervision) -> Vec<u8> {
     let Machine { kernel_release, kernel_version, .. } = &wanted.machine;
-    let strings = ["Linux", HOST, kernel_release, kernel_version, std::env::consts::ARCH, DOMAIN];
+    let (host, domain) = &wanted.names;
+    let strings = ["Linux", host, kernel_release, kernel_version, std::env::consts::ARCH, domain];
     let padded = |text: &str| text.bytes().chain(std::iter::repeat(0)).take(64).chain([0]).collect::<Vec<u8>>();
     strings.into_iter().flat_map(padded).collect()
 }
@@ -201,14 +244,8 @@ fn store(process: i32, address: u64, bytes: &[u8]) -> i64 {
     }
 }
 
-/// The host's wall clock, in nanoseconds.
-fn host_time() -> i128 {
-    let (seconds, nanoseconds) = system::read_clock(libc::CLOCK_REALTIME);
-    i128::from(seconds) * SECOND + i128::from(nanoseconds)
-}
-
 /// The process that a thread belongs to; itself if that cannot be found out.
-fn process_of(thread: u32) -> u32 {
+pub(super) fn process_of(thread: u32) -> u32 {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     line.and_then(|number| number.trim().parse().ok()).unwrap_or(thread)

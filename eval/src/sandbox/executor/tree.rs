@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::super::spec::Order;
 use super::prepare;
 
 /// How a tree is shown.
@@ -16,8 +15,6 @@ pub(super) struct Shape<'a> {
     pub(super) open: &'a BTreeSet<String>,
     /// Paths that are left out.
     pub(super) hidden: &'a BTreeSet<String>,
-    /// The order in which entries are made: by name, or against it.
-    pub(super) order: Order,
 }
 
 /// Shows `source` as `root`, entry by entry, read-only. Entries that are neither directories, files nor links do not
@@ -25,11 +22,7 @@ pub(super) struct Shape<'a> {
 pub(super) fn show(source: BorrowedFd<'_>, root: BorrowedFd<'_>, shape: &Shape<'_>) -> io::Result<()> {
     let mut waiting = vec![String::new()];
     while let Some(directory) = waiting.pop() {
-        let mut names = names(source, &directory)?;
-        if shape.order == Order::Reversed {
-            names.reverse();
-        }
-        for name in names {
+        for name in names(source, &directory)? {
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             if shape.hidden.contains(&path) {
                 continue;

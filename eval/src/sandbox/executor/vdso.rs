@@ -27,7 +27,7 @@ pub(super) struct Patches {
 impl Patches {
     /// Finds the functions in this process's own vDSO, which every process of this kernel shares.
     pub(super) fn find(wanted: &Supervision, processes: OwnedFd) -> io::Result<Self> {
-        let (clock, random) = (wanted.clock.is_some(), wanted.random.is_some());
+        let (clock, random) = (wanted.has_clock(), wanted.random.is_some());
         let base = auxiliary(&processes, "self")?.0.ok_or_else(|| unsupported("this kernel has no vDSO"))?;
         let image = own_image(base)?;
         let mut patches = Vec::new();
@@ -153,15 +153,18 @@ fn symbol(image: &[u8], name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::spec::Clock;
     use super::*;
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_clock_of_this_kernel_is_found() {
         let processes = openat(rustix::fs::CWD, "/proc", OFlags::PATH, Mode::empty()).unwrap();
-        let patches =
-            Patches::find(&Supervision { clock: Some(1), random: Some(1), ..Supervision::default() }, processes)
-                .unwrap();
+        let patches = Patches::find(
+            &Supervision { clock: Clock::StartAt(1), random: Some(1), ..Supervision::default() },
+            processes,
+        )
+        .unwrap();
         assert!(patches.code.len() >= 3, "{}", patches.code.len());
     }
 

@@ -22,7 +22,7 @@ pub(in crate::sandbox) type Builtins = fn(&BuiltinCall) -> i32;
 
 /// Forks the zygote. Returns the socket that takes requests, and the zygote's process number.
 ///
-/// A request is one message with three descriptors: the init's side of the run's socket, the log's writing end, and a
+/// A request is one message, the numbers of user and group inside the sandbox, with three descriptors: the init's side of the run's socket, the log's writing end, and a
 /// file with the plan as JSON.
 pub(in crate::sandbox) fn start(builtins: Builtins) -> io::Result<(OwnedFd, i32)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -58,9 +58,10 @@ fn settle() -> io::Result<()> {
 
 fn serve(requests: &OwnedFd, builtins: Builtins) -> ! {
     let user_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    while let Ok(Some((_, descriptors))) = wire::receive(requests) {
+    while let Ok(Some((text, descriptors))) = wire::receive(requests) {
+        let inside = Inside::parse(&text);
         if let Ok([run, log, plan]) = <[OwnedFd; 3]>::try_from(descriptors)
-            && let Err((operation, error)) = launch(&run, log, plan, &user_map, builtins)
+            && let Err((operation, error)) = launch(&run, log, plan, &inside, &user_map, builtins)
         {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             let _ = wire::report(&run, &Report::Failed { operation: operation.to_owned(), errno }, &[]);
@@ -69,11 +70,27 @@ fn serve(requests: &OwnedFd, builtins: Builtins) -> ! {
     system::exit(0)
 }
 
+/// Who the build is inside its sandbox.
+struct Inside {
+    user: u32,
+    group: u32,
+}
+
+impl Inside {
+    /// From a request: the numbers of the user and the group.
+    fn parse(text: &[u8]) -> Self {
+        let mut numbers = std::str::from_utf8(text).unwrap_or_default().split(' ').map(|number| number.parse().ok());
+        let mut next = |default| numbers.next().flatten().unwrap_or(default);
+        Self { user: next(1000), group: next(100) }
+    }
+}
+
 /// Creates one sandbox. Everything that is not init's is closed again on return.
 fn launch(
     run: &OwnedFd,
     log: OwnedFd,
     plan: OwnedFd,
+    inside: &Inside,
     user_map: &str,
     builtins: Builtins,
 ) -> Result<(), (&'static str, io::Error)> {
@@ -91,7 +108,7 @@ fn launch(
         (Fork::Parent { child }, init) => {
             let identity = Identity::choose(&caller, child.unsigned_abs());
             // If this fails, `go` is dropped unwritten and init gives up.
-            map(child, &identity, log.as_fd()).map_err(doing("map the build's user"))?;
+            map(child, &identity, inside, log.as_fd()).map_err(doing("map the build's user"))?;
             let descriptors: Vec<_> = init.iter().map(AsFd::as_fd).collect();
             wire::report(run, &Report::Created, &descriptors).map_err(doing("report the new sandbox"))?;
             fs::File::from(go).write_all(b"!").map_err(doing("wake the new sandbox"))
@@ -99,13 +116,13 @@ fn launch(
     }
 }
 
-fn map(init: i32, identity: &Identity, log: BorrowedFd<'_>) -> io::Result<()> {
+fn map(init: i32, identity: &Identity, inside: &Inside, log: BorrowedFd<'_>) -> io::Result<()> {
     if identity.is_own {
         fs::write(format!("/proc/{init}/setgroups"), "deny")?;
     } else {
         // So that the build can reopen its standard streams by name.
         fchown(log, Some(Uid::from_raw(identity.user)), Some(Gid::from_raw(identity.group)))?;
     }
-    fs::write(format!("/proc/{init}/uid_map"), identity.user_map())?;
-    fs::write(format!("/proc/{init}/gid_map"), identity.group_map())
+    fs::write(format!("/proc/{init}/uid_map"), identity.user_map(inside.user))?;
+    fs::write(format!("/proc/{init}/gid_map"), identity.group_map(inside.group))
 }
