@@ -31,13 +31,13 @@ fn key(workspace: &Workspace) -> (String, String) {
 }
 
 /// A running `ampoule serve`, stopped at the end.
-struct Served {
+pub struct Served {
     child: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Served {
-    fn start(workspace: &Workspace, arguments: &[&str]) -> Self {
+    pub fn start(workspace: &Workspace, arguments: &[&str]) -> Self {
         let mut child = workspace.start(&[&["serve"], arguments].concat());
         let mut address = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();

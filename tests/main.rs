@@ -26,4 +26,5 @@ mod repair;
 mod sources;
 mod store;
 mod tidy;
+mod transfers;
 mod wheels;

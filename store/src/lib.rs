@@ -7,7 +7,7 @@
 //! - [`ReferenceScanner`](reference_scan::ReferenceScanner) finds which store paths an object refers to;
 //! - [`PathInfo`](path_info::PathInfo) is what is known of an object, and [`local`] the store that keeps objects;
 //! - [`cache`] reads and writes binary caches, whose words are [`narinfo`] and [`signature`];
-//! - [`export`] moves objects to a stock Nix, and [`import`] from one.
+//! - [`export`] moves objects to a stock Nix, [`import`] from one, and [`registrations`] is what either knows of them.
 //!
 //! **Effects**: [`local`] owns a directory of the file system, [`cache`] writes one; [`nar`] reads and writes the trees it is told to. The rest is functions on values.
 //!
@@ -44,4 +44,5 @@ pub mod narinfo;
 pub mod path;
 pub mod path_info;
 pub mod reference_scan;
+pub mod registrations;
 pub mod signature;

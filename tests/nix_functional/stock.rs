@@ -41,6 +41,34 @@ impl Stock {
         Some(Self { home: home.to_owned() })
     }
 
+    /// Adds a line to its settings.
+    pub fn set(&self, line: &str) {
+        let file = self.home.join("etc/nix.conf");
+        fs::write(&file, format!("{}{line}\n", fs::read_to_string(&file).unwrap())).unwrap();
+    }
+
+    /// Makes a key that signs all it builds; the public half.
+    pub fn sign_with(&self, name: &str) -> String {
+        let (secret, public) = (self.home.join(format!("{name}.secret")), self.home.join(format!("{name}.public")));
+        let files = [secret.to_str().unwrap(), public.to_str().unwrap()];
+        self.store(&["--generate-binary-cache-key", name, files[0], files[1]]);
+        self.set(&format!("secret-key-files = {}", files[0]));
+        fs::read_to_string(public).unwrap().trim().to_owned()
+    }
+
+    /// Builds what an expression says, and gives the outputs' paths.
+    pub fn build(&self, expression: &str) -> Vec<String> {
+        let file = self.home.join("expression.nix");
+        fs::write(&file, expression).unwrap();
+        let built = self.ok("nix-build", &["--no-out-link", file.to_str().unwrap()]);
+        built.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether an object is valid in its store.
+    pub fn has(&self, path: &str) -> bool {
+        self.run("nix-store", &["--check-validity", path]).code == 0
+    }
+
     /// Where an object lies on the disk.
     pub fn on_disk(&self, path: &str) -> PathBuf {
         self.home.join("root").join(path.trim_start_matches('/'))
@@ -48,7 +76,9 @@ impl Stock {
 
     /// One of Nix's programs.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        // It has been seen to wait for ever, for example on half of a Brotli stream.
+        let mut command = Command::new("timeout");
+        command.args(["120", program]);
         command.env("HOME", &self.home).current_dir(&self.home).stdin(Stdio::null());
         for (variable, directory) in [("NIX_CONF_DIR", "etc"), ("NIX_STATE_DIR", "var"), ("NIX_LOG_DIR", "log")] {
             command.env(variable, self.home.join(directory));

@@ -15,7 +15,7 @@ use url::Url;
 
 pub use remote::Remote;
 pub use settings::{CacheSettings, CacheSettingsError};
-pub use substituters::{Asked, realisation_record};
+pub use substituters::{Asked, Modulo, outputs, realisation_record};
 
 use crate::sources::Machine;
 use crate::sources::http::{Client, Settings};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ampoule_store::cache::{Files, FilesError, NewFile};
 use url::Url;
 
-use crate::sources::http::{Client, HttpError, Stream, display};
+use crate::sources::http::{Client, HttpError, Resume, Stream, display};
 
 /// Files below an address.
 pub struct Remote {
@@ -51,7 +51,14 @@ impl Files for Remote {
     fn read(&self, name: &str, expected: Option<u64>) -> Result<Option<Box<dyn Read + Send>>, FilesError> {
         let url = self.url("fetch", name)?;
         match self.client.retrying(|| self.client.open(&url, None, expected)) {
-            Ok(stream) => Ok(Some(Box::new(Body(stream)))),
+            Ok(stream) => Ok(Some(Box::new(Body {
+                client: Arc::clone(&self.client),
+                url,
+                expected,
+                stream,
+                position: 0,
+                troubles: 0,
+            }))),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(FilesError::new(self, "fetch", name, error)),
         }
@@ -73,11 +80,78 @@ impl Files for Remote {
     }
 }
 
-struct Body(Stream);
+/// How often a file's transfer may break off before it is given up, at every so many bytes.
+const TROUBLES: u32 = 5;
+const PATIENCE_BYTES: u64 = 16 << 20;
+
+/// A file that is on its way. Where it breaks off, the rest is asked for; whoever reads it knows its hash, and so would notice
+/// a rest that belongs to another file.
+struct Body {
+    client: Arc<Client>,
+    url: Url,
+    expected: Option<u64>,
+    stream: Stream,
+    /// How many bytes were given on.
+    position: u64,
+    /// How often it broke off since the last milestone.
+    troubles: u32,
+}
+
+impl Body {
+    fn read_on(&mut self, buffer: &mut [u8]) -> Result<usize, HttpError> {
+        let count = self.stream.read(buffer)?;
+        match self.stream.total {
+            Some(total) if count == 0 && !buffer.is_empty() && self.position < total => {
+                Err(HttpError::Broken { url: display(&self.url), source: io::ErrorKind::UnexpectedEof.into() })
+            }
+            _ => Ok(count),
+        }
+    }
+
+    /// Asks for the rest, and passes over what a server that cannot resume sends again.
+    fn resume(&mut self) -> Result<(), HttpError> {
+        let resume = Resume { from: self.position, validator: self.stream.validator.clone() };
+        let resume = Some(&resume).filter(|resume| resume.from > 0);
+        let mut stream = self.client.retrying(|| self.client.open(&self.url, resume, self.expected))?;
+        let mut offset = stream.offset;
+        let mut buffer = [0; 16 << 10];
+        while offset < self.position {
+            let length = usize::try_from(self.position - offset).unwrap_or(usize::MAX).min(buffer.len());
+            match stream.read(&mut buffer[..length])? {
+                0 => break,
+                count => offset += count as u64,
+            }
+        }
+        if offset != self.position {
+            let source = io::Error::new(io::ErrorKind::InvalidData, "the server resumed at another place");
+            return Err(HttpError::Broken { url: display(&self.url), source });
+        }
+        self.stream = stream;
+        Ok(())
+    }
+}
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(io::Error::other)
+        loop {
+            match self.read_on(buffer) {
+                Ok(count) => {
+                    let before = self.position;
+                    self.position += count as u64;
+                    if before / PATIENCE_BYTES < self.position / PATIENCE_BYTES {
+                        self.troubles = 0;
+                    }
+                    return Ok(count);
+                }
+                Err(error) => {
+                    self.troubles += 1;
+                    if self.troubles > TROUBLES {
+                        return Err(io::Error::other(error));
+                    }
+                    self.resume().map_err(io::Error::other)?;
+                }
+            }
+        }
     }
 }
 

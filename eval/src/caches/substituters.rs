@@ -2,13 +2,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "the clock says when an output was substituted")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ampoule_derivations::derivation::Derivation;
+use ampoule_derivations::derivation::{Derivation, ModuloHashes};
 use ampoule_store::cache::{SubstituteError, Substituters};
+use ampoule_store::hash::Sha256Digest;
 use ampoule_store::local::{LocalStore, RealisationRecord, Verdict};
-use ampoule_store::path::StorePath;
+use ampoule_store::path::{StoreDir, StorePath};
 
 /// What came of asking for a derivation's outputs.
 #[derive(Debug)]
@@ -32,16 +35,11 @@ impl Asked {
         store: &LocalStore,
         path: &StorePath,
         derivation: &Derivation,
+        modulo: &Modulo<'_>,
         begin: impl FnOnce(),
     ) -> Result<Self, SubstituteError> {
         let started = Instant::now();
-        let mut outputs = BTreeMap::new();
-        for name in derivation.outputs.keys() {
-            let known = derivation.output_path(store.store_dir(), name).ok().flatten();
-            let told = || substituters.realisation(path, name).map(|(realisation, _)| realisation.path);
-            let Some(output) = known.or_else(told) else { return Ok(Self::Absent) };
-            outputs.insert(name.clone(), output);
-        }
+        let Some(outputs) = outputs(substituters, store, path, derivation, modulo) else { return Ok(Self::Absent) };
         let wanted: Vec<StorePath> = outputs.values().cloned().collect();
         if !wanted.iter().all(|path| substituters.offers(path)) {
             return Ok(Self::Absent);
@@ -65,6 +63,45 @@ impl Asked {
             Ok(()) => Ok(Self::Substituted),
             Err(error) => Err(SubstituteError::Database(error.source)),
         }
+    }
+}
+
+/// What a derivation's outputs are: by the derivation where it says so, else by the word of a cache. `None` if one is not known.
+pub fn outputs(
+    substituters: &Substituters,
+    store: &LocalStore,
+    path: &StorePath,
+    derivation: &Derivation,
+    modulo: &Modulo<'_>,
+) -> Option<BTreeMap<String, StorePath>> {
+    let output = |name: &String| {
+        let known = derivation.output_path(store.store_dir(), name).ok().flatten();
+        let hash = || modulo.hash(derivation, store.store_dir());
+        let told = || substituters.realisation(path, name, &hash).map(|(realisation, _)| realisation.path);
+        Some((name.clone(), known.or_else(told)?))
+    };
+    derivation.outputs.keys().map(output).collect()
+}
+
+/// Hashes of derivations modulo their inputs, by which caches of older programs know them. Computed when first asked for.
+pub struct Modulo<'a> {
+    derivations: &'a BTreeMap<StorePath, Arc<Derivation>>,
+    hashes: RefCell<ModuloHashes>,
+}
+
+impl<'a> Modulo<'a> {
+    /// Hashes of derivations that need these.
+    pub fn new(derivations: &'a BTreeMap<StorePath, Arc<Derivation>>) -> Self {
+        Self { derivations, hashes: RefCell::default() }
+    }
+
+    /// The hash of a derivation; `None` if an input is not known.
+    pub fn hash(&self, derivation: &Derivation, store_dir: &StoreDir) -> Option<Sha256Digest> {
+        let mut hashes = self.hashes.borrow_mut();
+        for input in derivation.input_derivations.keys() {
+            hashes.insert_closure(input, store_dir, |path| self.derivations.get(path).map(Arc::as_ref)).ok()?;
+        }
+        hashes.masked(derivation, store_dir).ok().map(|hash| hash.digest)
     }
 }
 

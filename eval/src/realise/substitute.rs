@@ -7,7 +7,7 @@ use ampoule_store::path::StorePath;
 use super::plan::{Status, is_fetch};
 use super::requirements::allows_substitutes;
 use super::{Realiser, chain};
-use crate::caches::Asked;
+use crate::caches::{Asked, Modulo};
 use crate::reporter::{Activity, Event};
 
 impl Realiser<'_> {
@@ -15,8 +15,9 @@ impl Realiser<'_> {
     /// several at a time.
     pub(super) fn statuses_with_caches(&self, asked: &[(&StorePath, &Derivation)]) -> Result<Vec<Status>, QueryError> {
         let mut statuses = self.statuses(asked)?;
+        let modulo = Modulo::new(self.derivations);
         for ((path, derivation), status) in asked.iter().zip(&mut statuses) {
-            if status.outputs.is_none() && !is_fetch(derivation) && self.substitute(path, derivation) {
+            if status.outputs.is_none() && !is_fetch(derivation) && self.substitute_with(path, derivation, &modulo) {
                 *status = Status { substituted: true, ..self.status(path, derivation)? };
             }
         }
@@ -25,13 +26,21 @@ impl Realiser<'_> {
 
     /// Brings a derivation's outputs from caches, and tells whether that worked. If it did not, they can still be built.
     pub(super) fn substitute(&self, path: &StorePath, derivation: &Derivation) -> bool {
+<<<<<<< HEAD
         if self.substituters.is_empty() || !allows_substitutes(derivation) {
+=======
+        self.substitute_with(path, derivation, &Modulo::new(self.derivations))
+    }
+
+    fn substitute_with(&self, path: &StorePath, derivation: &Derivation, modulo: &Modulo<'_>) -> bool {
+        if self.substituters.is_empty() {
+>>>>>>> da1fb37 (Read old caches: bzip2, Brotli, Nix's older realisations; resume downloads; fetch once; serve compressed and in part; compare with stock Nix)
             return false;
         }
         // What no cache offers is not worth a word.
         let mut begun = None;
         let begin = || begun = Some(self.start(Activity::Download, &derivation.name));
-        let asked = Asked::outputs(self.substituters, self.store, path, derivation, begin);
+        let asked = Asked::outputs(self.substituters, self.store, path, derivation, modulo, begin);
         let (have, trouble) = match asked {
             Ok(Asked::Substituted) => (true, None),
             Ok(Asked::Absent) => (false, None),

@@ -2,17 +2,54 @@
 
 use std::io::{self, BufRead, BufWriter, ErrorKind, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// The longest request head, in bytes, and the most headers.
 const HEAD_LIMIT: usize = 16 << 10;
 const HEADERS_LIMIT: usize = 64;
 const BUFFER_LENGTH: usize = 128 << 10;
+/// Longest wait for a client that does not read on, and the slowest that one may read on average, in bytes per second.
+pub(super) const STALL: Duration = Duration::from_secs(60);
+const LEAST_RATE: u64 = 1024;
+
+/// A connection that is read until a deadline, however slowly the bytes drip.
+#[derive(Debug)]
+pub(super) struct Patient<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl<'a> Patient<'a> {
+    pub(super) fn new(stream: &'a TcpStream) -> Self {
+        Self { stream, deadline: Instant::now() }
+    }
+
+    /// From now on, reading may take this long in all.
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.deadline = Instant::now() + time;
+    }
+}
+
+impl io::Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
 
 /// A request without a body.
 #[derive(Debug)]
 pub(super) struct Request {
     /// What is asked for: starts with a slash; no query.
     pub(super) path: String,
+    /// What stands after a question mark.
+    pub(super) query: String,
+    /// The first byte that is wanted, and the tag of the version of which the ones before are there.
+    range: Option<(u64, Option<String>)>,
     /// Whether only the head of the answer is wanted.
     head_only: bool,
     /// Whether chunks are understood.
@@ -44,6 +81,8 @@ pub(super) enum Answer<'a> {
     Document(&'static str, Vec<u8>),
     /// Something large: its type, its length if that is known, and what writes it.
     Stream(&'static str, Option<u64>, Body<'a>),
+    /// As that, of known length and with a tag for its version: can be had from some byte on.
+    Ranged(&'static str, u64, String, Body<'a>),
 }
 
 /// Reads a request's head.
@@ -97,19 +136,35 @@ fn parse(head: &[u8]) -> Result<Request, u16> {
         Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => target,
     };
-    let path = path.split('?').next().unwrap_or_default().replace("%21", "!");
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if !path.starts_with('/') {
         return Err(400);
     }
-    Ok(Request { path, head_only, chunks: modern, keep_alive })
+    let range = header("range").and_then(|range| parse_range(&range)).map(|first| (first, header("if-range")));
+    Ok(Request {
+        path: path.replace("%21", "!"),
+        query: query.to_owned(),
+        range,
+        head_only,
+        chunks: modern,
+        keep_alive,
+    })
+}
+
+/// The first byte of `bytes=N-`, up to the end. Other ranges need not be served.
+fn parse_range(text: &str) -> Option<u64> {
+    let first = text.trim().strip_prefix("bytes=")?.strip_suffix('-')?;
+    first.bytes().all(|byte| byte.is_ascii_digit()).then(|| first.parse().ok())?
 }
 
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        206 => "Partial Content",
         404 => "Not Found",
         405 => "Method Not Allowed",
         413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         _ => "Bad Request",
@@ -122,18 +177,65 @@ pub(super) fn refuse(mut stream: &TcpStream, status: u16) -> io::Result<()> {
     write!(stream, "HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
+/// An answer as it goes over the wire.
+struct Reply<'a> {
+    status: u16,
+    kind: &'static str,
+    /// Of the body, if it is known.
+    length: Option<u64>,
+    /// Further header lines.
+    headers: String,
+    body: Body<'a>,
+}
+
+impl<'a> Reply<'a> {
+    fn empty(status: u16, headers: String) -> Self {
+        Self { status, kind: "text/plain", length: Some(0), headers, body: Box::new(|_| Ok(())) }
+    }
+
+    fn new(request: &Request, answer: Answer<'a>) -> Self {
+        match answer {
+            Answer::Absent => Self::empty(404, String::new()),
+            Answer::Failed => Self::empty(500, String::new()),
+            Answer::Document(kind, bytes) => {
+                let length = Some(bytes.len() as u64);
+                Self {
+                    status: 200,
+                    kind,
+                    length,
+                    headers: String::new(),
+                    body: Box::new(move |sink| sink.write_all(&bytes)),
+                }
+            }
+            Answer::Stream(kind, length, body) => Self { status: 200, kind, length, headers: String::new(), body },
+            Answer::Ranged(kind, length, tag, body) => Self::ranged(request, kind, length, &tag, body),
+        }
+    }
+
+    fn ranged(request: &Request, kind: &'static str, length: u64, tag: &str, body: Body<'a>) -> Self {
+        let mut headers = format!("Accept-Ranges: bytes\r\nETag: {tag}\r\n");
+        match &request.range {
+            // What the client has belongs to something else, so it gets everything.
+            Some((first, has)) if *first > 0 && has.as_deref().is_none_or(|has| has == tag) => {
+                if *first >= length {
+                    return Self::empty(416, format!("Content-Range: bytes */{length}\r\n"));
+                }
+                headers.push_str(&format!("Content-Range: bytes {first}-{}/{length}\r\n", length - 1));
+                let first = *first;
+                let rest: Body<'a> = Box::new(move |sink| body(&mut Skipping { sink, left: first }));
+                Self { status: 206, kind, length: Some(length - first), headers, body: rest }
+            }
+            _ => Self { status: 200, kind, length: Some(length), headers, body },
+        }
+    }
+}
+
 /// Writes an answer. An error means that the connection is of no more use.
 pub(super) fn write_answer(stream: &TcpStream, request: &Request, answer: Answer<'_>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER_LENGTH, stream);
-    let (status, kind, length, body): (u16, &str, Option<u64>, Body<'_>) = match answer {
-        Answer::Absent => (404, "text/plain", Some(0), Box::new(|_| Ok(()))),
-        Answer::Failed => (500, "text/plain", Some(0), Box::new(|_| Ok(()))),
-        Answer::Document(kind, bytes) => {
-            (200, kind, Some(bytes.len() as u64), Box::new(move |sink| sink.write_all(&bytes)))
-        }
-        Answer::Stream(kind, length, body) => (200, kind, length, body),
-    };
-    write!(out, "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\n", reason(status))?;
+    let Reply { status, kind, length, headers, body } = Reply::new(request, answer);
+    let paced = Paced { sink: stream, begun: Instant::now(), written: 0 };
+    let mut out = BufWriter::with_capacity(BUFFER_LENGTH, paced);
+    write!(out, "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\n{headers}", reason(status))?;
     match length {
         Some(length) => write!(out, "Content-Length: {length}\r\n")?,
         None if request.chunks => write!(out, "Transfer-Encoding: chunked\r\n")?,
@@ -162,6 +264,49 @@ pub(super) fn write_answer(stream: &TcpStream, request: &Request, answer: Answer
     }
     out.flush()?;
     if ends { stream.shutdown(std::net::Shutdown::Write) } else { Ok(()) }
+}
+
+/// Ends an answer to a client that reads too slowly to be waited for.
+struct Paced<'a> {
+    sink: &'a TcpStream,
+    begun: Instant,
+    written: u64,
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.begun.elapsed() > STALL + Duration::from_secs(self.written / LEAST_RATE) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let count = self.sink.write(bytes)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Drops the first bytes.
+struct Skipping<'a> {
+    sink: &'a mut dyn Write,
+    left: u64,
+}
+
+impl Write for Skipping<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let dropped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        if dropped > 0 {
+            self.left -= dropped as u64;
+            return Ok(dropped);
+        }
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
 }
 
 /// Takes as many bytes as were announced, and no more.
@@ -204,6 +349,17 @@ impl<W: Write> Write for Chunks<'_, W> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_rest_of_something_is_the_end_of_it() {
+        let whole: Vec<u8> = (0..100).collect();
+        for first in [1, 50, 99] {
+            let mut rest = Vec::new();
+            let mut sink = Skipping { sink: &mut rest, left: first };
+            whole.chunks(7).for_each(|chunk| sink.write_all(chunk).unwrap());
+            assert_eq!(rest, whole[usize::try_from(first).unwrap()..]);
+        }
+    }
+
     fn check(head: &str, expected: Result<(&str, bool, bool), u16>) {
         match (read_request(&mut head.as_bytes()).unwrap(), expected) {
             (Read::Request(request), Ok(expected)) => {
@@ -223,6 +379,18 @@ mod tests {
         check("PUT /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n", Err(405));
         check("GET /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n", Err(413));
         check("nonsense\r\n\r\n", Err(400));
+        for (range, expected) in [
+            ("bytes=5-", Some(5)),
+            ("bytes=0-", Some(0)),
+            ("bytes=5-9", None),
+            ("bytes=-5", None),
+            ("bytes=5-,7-", None),
+            ("bytes=99999999999999999999-", None),
+            ("bytes=-", None),
+            ("x", None),
+        ] {
+            assert_eq!(parse_range(range), expected, "{range}");
+        }
         check(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000)), Err(431));
         check(&format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100)), Err(400));
         assert!(matches!(read_request(&mut &b""[..]).unwrap(), Read::End));

@@ -15,12 +15,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ampoule_store::cache::Compression;
 use ampoule_store::local::LocalStore;
 use ampoule_store::signature::SecretKey;
 
-/// Longest wait for the next request on a connection, and for a client that does not read on.
+/// Longest wait for the whole head of the next request on a connection.
 const IDLE: Duration = Duration::from_secs(10);
-const STALL: Duration = Duration::from_secs(60);
 /// Connections that wait for a thread.
 const BACKLOG: usize = 128;
 
@@ -33,6 +33,8 @@ pub struct Service {
     pub key: Option<SecretKey>,
     /// Lower ones are asked first.
     pub priority: u64,
+    /// How archives are compressed for clients that do not say what they want.
+    pub compression: Compression,
     /// Connections at a time.
     pub threads: NonZeroUsize,
 }
@@ -105,17 +107,17 @@ fn work(service: &Service, connections: &Mutex<Receiver<TcpStream>>) {
 /// Answers requests on one connection until either side has enough.
 fn converse(service: &Service, stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(IDLE))?;
-    stream.set_write_timeout(Some(STALL))?;
-    let mut reader = io::BufReader::new(stream);
+    stream.set_write_timeout(Some(http::STALL))?;
+    let mut reader = io::BufReader::new(http::Patient::new(stream));
     loop {
+        reader.get_mut().wait(IDLE);
         let request = match http::read_request(&mut reader)? {
             http::Read::Request(request) => request,
             http::Read::End => return Ok(()),
             http::Read::Bad(status) => return http::refuse(stream, status),
         };
         let keep = request.keep_alive;
-        let answer = answer::answer(service, &request.path);
+        let answer = answer::answer(service, &request.path, &request.query);
         http::write_answer(stream, &request, answer)?;
         if !keep {
             return Ok(());

@@ -336,7 +336,7 @@ impl Part {
             .unwrap_or_default();
         let usable = from > 0 && wanted.size.is_none_or(|size| from < size) && origin.url == display(url);
         match origin.validator {
-            Some(validator) if usable => Ok(Some(Resume { from, validator })),
+            Some(validator) if usable => Ok(Some(Resume { from, validator: Some(validator) })),
             _ => Ok(None),
         }
     }

@@ -171,8 +171,9 @@ pub struct Page {
 pub struct Resume {
     /// How many bytes are here.
     pub from: u64,
-    /// The validator under which they came; the rest is only sent if it still holds.
-    pub validator: String,
+    /// The validator under which they came: the rest is only sent if it still holds. Who has none must notice in another way
+    /// when the rest belongs to another file.
+    pub validator: Option<String>,
 }
 
 /// An answer whose body has not been read yet.
@@ -354,7 +355,10 @@ impl Client {
         let request = request.header(header::ACCEPT, accept).header(header::ACCEPT_ENCODING, "identity");
         let mut request = self.identify(url, request);
         if let Some(Resume { from, validator }) = resume {
-            request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, validator);
+            request = request.header(header::RANGE, format!("bytes={from}-"));
+            if let Some(validator) = validator {
+                request = request.header(header::IF_RANGE, validator);
+            }
         }
         request.call().map_err(|source| HttpError::Unreachable { url: display(url), source: Box::new(source) })
     }

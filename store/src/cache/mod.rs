@@ -36,6 +36,7 @@ pub use push::{PushError, PushOptions};
 pub use realisation::{Realisation, RealisationError};
 pub use substitute::{SubstituteError, Substituted, Substituters, Trust};
 
+use crate::hash::Sha256Digest;
 use crate::narinfo::{self, NarInfo};
 use crate::path::{StoreDir, StorePath};
 
@@ -153,6 +154,24 @@ impl Cache {
         let Some(name) = realisation::file_name(derivation, output) else { return Ok(None) };
         let Some(text) = read_small(&*self.files, &name, SMALL_FILE_LIMIT)? else { return Ok(None) };
         let parsed = Realisation::parse(derivation, output, &text);
+        let fail = |source| CacheError::Realisation { address: self.address().to_owned(), name, source };
+        parsed.map(Some).map_err(fail)
+    }
+
+    /// As [`Cache::realisation`], in the form of Nix before 2.35, which names derivations by their hashes modulo inputs; with the
+    /// text that is signed.
+    ///
+    /// # Errors
+    /// As for [`Cache::realisation`].
+    pub fn older_realisation(
+        &self,
+        derivation: &StorePath,
+        modulo: &Sha256Digest,
+        output: &str,
+    ) -> Result<Option<(Realisation, String)>, CacheError> {
+        let Some(name) = realisation::older_file_name(modulo, output) else { return Ok(None) };
+        let Some(text) = read_small(&*self.files, &name, narinfo::LENGTH_LIMIT)? else { return Ok(None) };
+        let parsed = Realisation::parse_older(derivation, modulo, output, &text);
         let fail = |source| CacheError::Realisation { address: self.address().to_owned(), name, source };
         parsed.map(Some).map_err(fail)
     }

@@ -1,12 +1,14 @@
 //! Closures out of caches into a local store.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::{Cache, CacheError, Fetched, Realisation};
-use crate::local::{DatabaseError, LocalStore, QueryError, RegisterForeignError};
+use crate::hash::Sha256Digest;
+use crate::local::{DatabaseError, LocalStore, LockError, PathLock, QueryError, RegisterForeignError};
 use crate::narinfo::NarInfo;
 use crate::path::StorePath;
 use crate::signature::{Signature, TrustedKeys};
@@ -85,6 +87,9 @@ pub enum SubstituteError {
     /// The store cannot be asked.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// Others cannot be kept from fetching the same.
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
 impl Substituters {
@@ -119,20 +124,41 @@ impl Substituters {
         !matches!(self.find(path), Err(SubstituteError::Unavailable { reasons, .. }) if reasons.is_empty())
     }
 
-    /// What an output of a derivation became, by the first cache whose word is taken, and that cache's address.
+    /// What an output of a derivation became, by the first cache whose word is taken, and that cache's address. `modulo` gives the
+    /// derivation's hash modulo its inputs, by which older caches know it, if it can be told.
     #[must_use]
-    pub fn realisation(&self, derivation: &StorePath, output: &str) -> Option<(Realisation, &str)> {
-        self.asked().find_map(|(index, cache)| match cache.realisation(derivation, output) {
-            Ok(found) => {
-                let found = found?;
-                let believed = self.trust.accepts(found.fingerprint().as_bytes(), &found.signatures);
-                believed.then(|| (found, cache.address()))
-            }
+    pub fn realisation(
+        &self,
+        derivation: &StorePath,
+        output: &str,
+        modulo: &dyn Fn() -> Option<Sha256Digest>,
+    ) -> Option<(Realisation, &str)> {
+        let modulo = LazyCell::new(modulo);
+        self.asked().find_map(|(index, cache)| match self.realisation_of(cache, derivation, output, &modulo) {
+            Ok(found) => Some((found?, cache.address())),
             Err(error) => {
                 self.note(index, &error);
                 None
             }
         })
+    }
+
+    fn realisation_of(
+        &self,
+        cache: &Cache,
+        derivation: &StorePath,
+        output: &str,
+        modulo: &LazyCell<Option<Sha256Digest>, &dyn Fn() -> Option<Sha256Digest>>,
+    ) -> Result<Option<Realisation>, CacheError> {
+        let mut found = cache.realisation(derivation, output)?.map(|found| (found.fingerprint(), found));
+        if found.is_none()
+            && let Some(modulo) = &**modulo
+        {
+            let older = cache.older_realisation(derivation, modulo, output)?;
+            found = older.map(|(found, signed)| (signed, found));
+        }
+        let believed = found.filter(|(signed, found)| self.trust.accepts(signed.as_bytes(), &found.signatures));
+        Ok(believed.map(|(_, found)| found))
     }
 
     /// Brings objects and all they refer to into the store, as far as they are not in it.
@@ -145,6 +171,14 @@ impl Substituters {
             Ok(pool) => pool.install(|| self.substitute_here(store, paths)),
             Err(_) => self.substitute_here(store, paths),
         }
+    }
+
+    /// What [`Self::substitute`] would fetch, each object after what it refers to.
+    ///
+    /// # Errors
+    /// When one of them is nowhere to be had, or the store cannot be asked.
+    pub fn missing(&self, store: &LocalStore, paths: &[StorePath]) -> Result<Vec<Arc<NarInfo>>, SubstituteError> {
+        ordered(&self.closure(store, paths)?)
     }
 
     fn substitute_here(&self, store: &LocalStore, paths: &[StorePath]) -> Result<Substituted, SubstituteError> {
@@ -161,7 +195,12 @@ impl Substituters {
             let count = rest.iter().take(BATCH).take_while(within).count().max(1);
             let (batch, later) = rest.split_at(count);
             rest = later;
-            let fetched = batch.par_iter().map(|info| self.fetch(store, info));
+            // Whoever wants the same waits here, and then finds it.
+            let _locks = lock(store, batch)?;
+            let names: Vec<StorePath> = batch.iter().map(|info| info.path.clone()).collect();
+            let valid = store.keep_valid_paths(&names)?;
+            let missing: Vec<&Arc<NarInfo>> = batch.iter().filter(|info| !valid.contains(&info.path)).collect();
+            let fetched = missing.par_iter().map(|info| self.fetch(store, info));
             let fetched = fetched.collect::<Result<Vec<_>, SubstituteError>>()?;
             let mut signatures = Vec::new();
             let mut registrations = Vec::new();
@@ -247,6 +286,12 @@ impl Substituters {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(index, chain(error));
         }
     }
+}
+
+/// Keeps others from fetching these. Everybody takes locks in the order of the paths, and has none from before.
+fn lock(store: &LocalStore, batch: &[Arc<NarInfo>]) -> Result<Vec<PathLock>, LockError> {
+    let paths: BTreeSet<&StorePath> = batch.iter().map(|info| &info.path).collect();
+    paths.into_iter().map(|path| store.lock_fetch(path)).collect()
 }
 
 /// The objects, each after those it refers to.

@@ -79,7 +79,8 @@ const ZSTD: PushOptions<'_> = PushOptions { compression: Compression::Zstd, key:
 
 #[test]
 fn closures_go_through_a_cache_in_every_compression() {
-    for compression in [Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd] {
+    let written = [Compression::None, Compression::Bzip2, Compression::Gzip, Compression::Xz, Compression::Zstd];
+    for compression in written {
         let scratch = Scratch::new();
         let (one, two) = (scratch.store("one"), scratch.store("two"));
         let source = add_source(&one, &scratch);
@@ -263,12 +264,12 @@ fn realisations_count_if_a_trusted_key_signed_them() {
     let path = StorePath::new(&[2; 20], "a").unwrap();
     let plain = Realisation { derivation: derivation.clone(), output: "out".to_owned(), path, signatures: [].into() };
     scratch.cache().push_realisation(&plain).unwrap();
-    assert!(scratch.substituters(trust()).realisation(&derivation, "out").is_none());
-    assert!(scratch.substituters(Trust::Everything).realisation(&derivation, "out").is_some());
+    assert!(scratch.substituters(trust()).realisation(&derivation, "out", &|| None).is_none());
+    assert!(scratch.substituters(Trust::Everything).realisation(&derivation, "out", &|| None).is_some());
     let signed = plain.signed(&key());
     scratch.cache().push_realisation(&signed).unwrap();
-    assert_eq!(scratch.substituters(trust()).realisation(&derivation, "out").unwrap().0, signed);
-    assert!(scratch.substituters(trust()).realisation(&derivation, "dev").is_none());
+    assert_eq!(scratch.substituters(trust()).realisation(&derivation, "out", &|| None).unwrap().0, signed);
+    assert!(scratch.substituters(trust()).realisation(&derivation, "dev", &|| None).is_none());
     assert_eq!(scratch.cache().realisations().unwrap(), [signed]);
 }
 

@@ -193,6 +193,18 @@ impl LocalStore {
         self.acquire(path, Patience::Try)
     }
 
+    /// As [`LocalStore::lock`], for who brings an object from elsewhere. These locks are others than those of builds, whose holders
+    /// may bring objects.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be handled.
+    pub fn lock_fetch(&self, path: &StorePath) -> Result<PathLock, LockError> {
+        let name = format!("fetch-{}", path.hash_part());
+        let lock = lock::acquire(&self.layout.locks, &name, Patience::Wait);
+        let lock = lock.map_err(|source| LockError { path: path.to_string(), source })?;
+        Ok(lock.expect("waiting ends with the lock"))
+    }
+
     fn acquire(&self, path: &StorePath, patience: Patience) -> Result<Option<PathLock>, LockError> {
         lock::acquire(&self.layout.locks, path.base_name(), patience)
             .map_err(|source| LockError { path: path.to_string(), source })

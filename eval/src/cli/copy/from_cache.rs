@@ -8,7 +8,7 @@ use ampoule_store::local::LocalStore;
 use ampoule_store::path::StorePath;
 
 use super::{Arguments, Copied};
-use crate::caches::{Caches, realisation_record};
+use crate::caches::{Caches, Modulo, realisation_record};
 use crate::cli::caches::trusted_keys;
 use crate::cli::subject::{Subjects, store_path};
 use crate::cli::{Common, Failure, output};
@@ -90,11 +90,15 @@ fn select(
         return Ok(());
     }
     let subjects = Subjects::find(common, &labels, || Ok(Arc::clone(local)))?;
+    let modulo = Modulo::new(&subjects.derivations);
     for subject in &subjects.chosen {
         let derivation = &subjects.derivations[&subject.derivation];
         let known = derivation.output_path(local.store_dir(), &subject.output)?;
-        let told =
-            || substituters.realisation(&subject.derivation, &subject.output).map(|(realisation, _)| realisation.path);
+        let hash = || modulo.hash(derivation, local.store_dir());
+        let told = || {
+            let told = substituters.realisation(&subject.derivation, &subject.output, &hash);
+            told.map(|(realisation, _)| realisation.path)
+        };
         let path = known.or_else(told).ok_or_else(|| {
             Failure::new(format!("the cache does not say what `{}` became", subject.label))
                 .hint("or nobody who is trusted signed it: see `--trusted-key`")

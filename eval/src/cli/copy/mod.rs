@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME:BASE64")]
     trusted_key: Vec<PublicKey>,
     /// Believe what nobody signed
-    #[arg(long)]
+    #[arg(long, alias = "no-check-sigs")]
     no_check_signatures: bool,
     /// Print a record
     #[arg(long)]

@@ -1,13 +1,19 @@
 //! `ampoule store`: looks into the store and moves objects in and out. One file for each group of commands.
 
 mod contents;
+<<<<<<< HEAD
 mod diff;
+=======
+mod convert;
+mod derivers;
+>>>>>>> da1fb37 (Read old caches: bzip2, Brotli, Nix's older realisations; resume downloads; fetch once; serve compressed and in part; compare with stock Nix)
 mod exchange;
 mod import;
 mod maintenance;
 mod objects;
 mod optimise;
 mod queries;
+mod registrations;
 mod relations;
 mod repair;
 mod resolve;
@@ -45,6 +51,12 @@ pub(super) enum Command {
     /// Say in what two objects differ, inside of archives and programs too
     Diff(diff::Arguments),
     #[command(flatten)]
+    Derivers(derivers::Command),
+    /// Write hashes in another notation
+    ConvertHash(convert::Arguments),
+    #[command(flatten)]
+    Registrations(registrations::Command),
+    #[command(flatten)]
     Exchange(exchange::Command),
     #[command(flatten)]
     Import(import::Command),
@@ -72,6 +84,8 @@ impl Command {
             Self::Queries(command) => command.wants_json(),
             Self::Contents(command) => command.wants_json(),
             Self::Relations(command) => command.wants_json(),
+            Self::Derivers(command) => command.wants_json(),
+            Self::ConvertHash(_) | Self::Registrations(_) => false,
             Self::Roots(command) => command.wants_json(),
             Self::Diff(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
@@ -97,6 +111,9 @@ pub(super) fn run(
         Command::Queries(command) => queries::run(common, command),
         Command::Contents(command) => contents::run(common, command),
         Command::Relations(command) => relations::run(common, command),
+        Command::Derivers(command) => derivers::run(common, command),
+        Command::ConvertHash(arguments) => convert::run(arguments),
+        Command::Registrations(command) => registrations::run(common, command),
         Command::Exchange(command) => exchange::run(common, command),
         Command::Import(command) => import::run(common, command),
         Command::Signatures(command) => signatures::run(common, command),

@@ -192,10 +192,10 @@ fn hash(path: &Path, flat: bool, algorithm: Algorithm, format: Notation) -> Resu
     } else {
         nar::dump(path, &mut hasher).map_err(|error| at(path, &error))?;
     }
-    output::line(&notation(&hasher.finish(), format))
+    output::line(&written(&hasher.finish(), format))
 }
 
-fn notation(hash: &Hash, format: Notation) -> String {
+pub(super) fn written(hash: &Hash, format: Notation) -> String {
     match format {
         Notation::Sri => hash.to_sri(),
         Notation::Base16 => hash.to_hex(),

@@ -59,6 +59,15 @@ Example:
         #[arg(long)]
         json: bool,
     },
+    /// Print what objects or derivations need as a graph in the language of Graphviz
+    #[command(after_help = "\
+Example:
+  ampoule store graph //wheels:idna | dot -Tsvg > idna.svg")]
+    Graph {
+        /// Store paths, labels, or paths of derivations
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<String>,
+    },
     /// Draw what an object or a derivation needs as a tree
     Tree {
         /// A store path, a label, or the path of a derivation
@@ -76,6 +85,7 @@ impl Command {
             | Self::Referrers { json, .. }
             | Self::WhyDepends { json, .. }
             | Self::Tree { json, .. } => *json,
+            Self::Graph { .. } => false,
         }
     }
 }
@@ -103,6 +113,7 @@ pub(super) fn run(common: &Common, command: &Command) -> Result<(), Failure> {
             let (from, to) = (one(common, &store, path)?, one(common, &store, needed)?);
             why_depends(&store, &from, &to, *json)
         }
+        Command::Graph { paths } => graph(&store, &objects_and_derivations(common, &store, paths)?),
         Command::Tree { path, json } => tree(&store, &one(common, &store, path)?, *json),
     }
 }
@@ -196,6 +207,19 @@ fn holder(store: &LocalStore, referrer: &StorePath, reference: &StorePath) -> Re
 
 fn is_named_after(path: &Path, reference: &StorePath) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains(reference.hash_part()))
+}
+
+/// Names of store paths have nothing in them that would have to be escaped.
+fn graph(store: &LocalStore, starts: &[StorePath]) -> Result<(), Failure> {
+    let mut text = "digraph G {\n".to_owned();
+    for path in store.reachable(starts, Direction::References)? {
+        text.push_str(&format!("\"{path}\" [label = \"{}\", shape = box];\n", path.name()));
+        for reference in store.neighbours(&path, Direction::References)?.iter().filter(|other| **other != path) {
+            text.push_str(&format!("\"{reference}\" -> \"{path}\";\n"));
+        }
+    }
+    text.push_str("}\n");
+    output::data(text.as_bytes())
 }
 
 /// What was drawn before is named again and marked, not drawn again.
