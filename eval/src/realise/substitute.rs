@@ -26,15 +26,11 @@ impl Realiser<'_> {
 
     /// Brings a derivation's outputs from caches, and tells whether that worked. If it did not, they can still be built.
     pub(super) fn substitute(&self, path: &StorePath, derivation: &Derivation) -> bool {
-<<<<<<< HEAD
-        if self.substituters.is_empty() || !allows_substitutes(derivation) {
-=======
         self.substitute_with(path, derivation, &Modulo::new(self.derivations))
     }
 
     fn substitute_with(&self, path: &StorePath, derivation: &Derivation, modulo: &Modulo<'_>) -> bool {
-        if self.substituters.is_empty() {
->>>>>>> da1fb37 (Read old caches: bzip2, Brotli, Nix's older realisations; resume downloads; fetch once; serve compressed and in part; compare with stock Nix)
+        if self.substituters.is_empty() || !allows_substitutes(derivation) {
             return false;
         }
         // What no cache offers is not worth a word.

@@ -1,12 +1,9 @@
 //! `ampoule store`: looks into the store and moves objects in and out. One file for each group of commands.
 
 mod contents;
-<<<<<<< HEAD
-mod diff;
-=======
 mod convert;
 mod derivers;
->>>>>>> da1fb37 (Read old caches: bzip2, Brotli, Nix's older realisations; resume downloads; fetch once; serve compressed and in part; compare with stock Nix)
+mod diff;
 mod exchange;
 mod import;
 mod maintenance;
