@@ -94,6 +94,7 @@ impl Engine for Embedded {
             init: None,
             results: None,
             verdict: None,
+            has_ended: false,
             failure: None,
         };
         run.follow();
@@ -127,6 +128,8 @@ struct Run<'a> {
     /// The store directory and `/build`, once they exist.
     results: Option<(OwnedFd, OwnedFd)>,
     verdict: Option<Exit>,
+    /// Whether init has told that every process of the build is dead.
+    has_ended: bool,
     /// Why the engine gives up; the build is being killed then.
     failure: Option<EngineError>,
 }
@@ -166,6 +169,10 @@ impl Run<'_> {
             }
             if !socket_is_open && self.init.is_none() {
                 return;
+            }
+            if self.has_ended && self.failure.is_none() {
+                // Init has buried everybody else. It takes its file systems down without us.
+                return self.read_log();
             }
             self.enforce_limits();
         }
@@ -246,6 +253,7 @@ impl Run<'_> {
                 self.verdict.get_or_insert_with(|| not_started(&program, errno));
             }
             Report::Ended { status } => {
+                self.has_ended = true;
                 self.verdict.get_or_insert_with(|| exit_of(status));
             }
             Report::Failed { operation, errno } => {

@@ -152,6 +152,8 @@ pub enum Operation {
     Symlink { path: String, target: String },
     /// Show a scratch directory, writable.
     ShowScratch { name: String, at: String },
+    /// Replace a directory source by a view of it that does not depend on the file system that holds it.
+    Arrange { source: usize },
     /// Show a directory source as the root, read-only, entry by entry. Directories in `open` are made anew, so that
     /// other things can exist in them; paths in `hidden` are left out.
     ShowTree { source: usize, open: BTreeSet<String>, hidden: BTreeSet<String> },
@@ -216,6 +218,7 @@ impl fmt::Display for Operation {
             Self::File { path, .. } => write!(f, "write `/{path}`"),
             Self::Symlink { path, .. } => write!(f, "make the link `/{path}`"),
             Self::ShowScratch { at, .. } => write!(f, "mount `/{at}`"),
+            Self::Arrange { .. } => f.write_str("arrange a directory"),
             Self::ShowTree { .. } => f.write_str("show the root tree"),
             Self::ShowInput { at, .. } => write!(f, "show the input `/{at}`"),
             Self::ShowDevice { at, .. } => write!(f, "show the device `/{at}`"),
@@ -463,9 +466,10 @@ fn show_sources(spec: &Spec, sources: &Sources, operations: &mut Vec<Operation>)
         hidden.extend(ETC.map(|(path, _)| path.to_owned()));
         let mut open: BTreeSet<String> = parents(store).into_iter().collect();
         open.insert("etc".into());
-        operations.push(Operation::ShowTree { source, open, hidden });
+        operations.extend([Operation::Arrange { source }, Operation::ShowTree { source, open, hidden }]);
     }
     for (input, source) in spec.inputs.iter().zip(sources.inputs..) {
+        operations.push(Operation::Arrange { source });
         operations.push(Operation::ShowInput { source, at: input.target[1..].to_owned() });
     }
 }

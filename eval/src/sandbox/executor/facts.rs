@@ -5,22 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, OpenTreeFlags, fsconfig_create, fsopen, open_tree};
 
 use super::super::machine::Machine;
+use super::super::operations::{Operation, Plan};
 use super::prepare::{attach, c_string, clone_mount, make_directory, mount, write_file};
 use super::supervisor::next_random;
 use super::system;
 
-/// Where the facts are until the root is sealed.
-pub(super) const FACTS: &str = ".facts";
 /// What speaks of processes, or of namespaces that are the build's own.
 const OWN: [&str; 7] = ["self", "thread-self", "net", "mounts", "sysvipc", "sys", "kmsg"];
 const UUID: &str = "kernel/random/uuid";
 
 /// What to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Telling<'a> {
     pub(super) machine: &'a Machine,
     pub(super) processors: Option<u32>,
@@ -28,35 +30,53 @@ pub(super) struct Telling<'a> {
     pub(super) random_seed: Option<u64>,
 }
 
-/// Covers the host's facts in the `/proc` of `root`, which is the working directory.
-pub(super) fn show(root: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<()> {
-    let options = [("mode", "0755".to_owned()), ("size", (1_u64 << 20).to_string())];
-    make_directory(root, FACTS, 0o755)?;
-    let tmpfs = mount("tmpfs", &options)?;
-    attach(&tmpfs, root, FACTS)?;
-    let known = write_facts(tmpfs.as_fd(), telling)?;
-    write_settings(tmpfs.as_fd(), telling)?;
+impl<'a> Telling<'a> {
+    /// What a plan wants told.
+    pub(super) fn of(plan: &'a Plan) -> Option<Self> {
+        plan.prepare.iter().find_map(|operation| match operation {
+            Operation::ShowMachine { machine, processors, uptime_seconds, random_seed } => Some(Self {
+                machine,
+                processors: *processors,
+                uptime_seconds: *uptime_seconds,
+                random_seed: *random_seed,
+            }),
+            _ => None,
+        })
+    }
+}
+
+/// Makes a file system, mounted nowhere yet, of what is to be told.
+pub(super) fn make(telling: &Telling<'_>) -> io::Result<OwnedFd> {
+    let facts = mount("tmpfs", &[("mode", "0755".to_owned()), ("size", (1_u64 << 20).to_string())])?;
+    write_facts(facts.as_fd(), telling)?;
+    write_settings(facts.as_fd(), telling)?;
     // What is mounted from here inherits this.
-    system::make_read_only(tmpfs.as_fd())?;
+    system::make_read_only(facts.as_fd())?;
+    Ok(facts)
+}
+
+/// Covers the host's facts in the `/proc` of `root`, which is the working directory, by those in `facts`.
+pub(super) fn show(root: BorrowedFd<'_>, facts: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<()> {
     // A fresh identifier for everybody who asks, unless random numbers are chosen.
     let uuid = match telling.random_seed {
         Some(_) => None,
         None => open_path(root, &format!("proc/sys/{UUID}")).ok(),
     };
     let uuid = uuid.map(|file| clone_mount(file.as_fd(), true, false)).transpose()?;
-    cover(&format!("{FACTS}/sys"), "proc/sys")?;
+    let facts = format!("/proc/self/fd/{}", facts.as_raw_fd());
+    cover(&format!("{facts}/sys"), "proc/sys")?;
     if let Some(uuid) = uuid {
         attach(&uuid, root, &format!("proc/sys/{UUID}"))?;
     }
-    cover_rest(root, &known)
+    cover_rest(root, &facts, telling)
 }
 
-fn open_path(root: BorrowedFd<'_>, path: &str) -> io::Result<std::os::fd::OwnedFd> {
+fn open_path(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     Ok(openat(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Writes the files of `/proc`; their names.
-fn write_facts(place: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<BTreeSet<&'static str>> {
+/// Writes the files of `/proc`.
+fn write_facts(place: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<()> {
     let processors = match telling.processors {
         Some(count) => count,
         None => usable_processors()?,
@@ -64,8 +84,7 @@ fn write_facts(place: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<BTree
     write_file(place, "nothing", b"")?;
     make_directory(place, "none", 0o555)?;
     let facts = telling.machine.facts(processors, telling.uptime_seconds);
-    facts.iter().try_for_each(|(name, content)| write_file(place, name, content.as_bytes()))?;
-    Ok(facts.into_iter().map(|(name, _)| name).collect())
+    facts.iter().try_for_each(|(name, content)| write_file(place, name, content.as_bytes()))
 }
 
 fn usable_processors() -> io::Result<u32> {
@@ -108,7 +127,8 @@ fn chosen_uuid(seed: u64) -> String {
 }
 
 /// Covers everything at the top of `/proc` that is not about processes.
-fn cover_rest(root: BorrowedFd<'_>, known: &BTreeSet<&str>) -> io::Result<()> {
+fn cover_rest(root: BorrowedFd<'_>, facts: &str, telling: &Telling<'_>) -> io::Result<()> {
+    let known: BTreeSet<&str> = telling.machine.facts(0, 0).into_iter().map(|(name, _)| name).collect();
     let processes = openat(root, "proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for entry in Dir::read_from(&processes)? {
         let entry = entry?;
@@ -123,7 +143,7 @@ fn cover_rest(root: BorrowedFd<'_>, known: &BTreeSet<&str>) -> io::Result<()> {
             FileType::RegularFile if is_readable(&processes, name)? => "nothing",
             _ => continue,
         };
-        cover(&format!("{FACTS}/{source}"), &format!("proc/{name}"))?;
+        cover(&format!("{facts}/{source}"), &format!("proc/{name}"))?;
     }
     Ok(())
 }
@@ -140,10 +160,15 @@ fn cover(source: &str, at: &str) -> io::Result<()> {
 ///
 /// Before Linux 6.7 there is only the host's list; then programs of foreign machines may start as they do outside.
 pub(super) fn forget_interpreters() -> io::Result<()> {
-    match mount("binfmt_misc", &[]) {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENODEV | libc::EINVAL)) => Ok(()),
-        Err(error) => Err(error),
+    // The list exists as soon as its file system does; it need not be mounted.
+    let make = || {
+        let context = fsopen("binfmt_misc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)
+    };
+    match make() {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM | Errno::NODEV | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -151,7 +176,6 @@ pub(super) fn forget_interpreters() -> io::Result<()> {
 /// process's mounts are those of its namespace below its root, and there are none. They would tell paths of the host,
 /// and numbers that no two builds share. Besides, a mount of no namespace cannot be changed by anybody.
 pub(super) fn leave_mount_namespace() -> io::Result<()> {
-    use rustix::mount::{OpenTreeFlags, open_tree};
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, c"/", flags)?;
     rustix::process::fchdir(&tree)?;

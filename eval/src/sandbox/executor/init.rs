@@ -14,6 +14,7 @@ use super::prepare::Stage;
 use super::supervisor::Supervisor;
 use super::system::{self, Fork, Waited};
 use super::vdso::Patches;
+use super::views::Places;
 use super::wire::{self, Report};
 use super::{modes, zygote};
 
@@ -23,12 +24,16 @@ pub(super) struct Birth1 {
     pub(super) caller: OwnedFd,
     /// The log's writing end.
     pub(super) log: OwnedFd,
-    /// The plan, as JSON.
-    pub(super) plan: OwnedFd,
+    /// What to do.
+    pub(super) plan: Plan,
+    /// Where to find what the zygote has prepared.
+    pub(super) places: Places,
     /// Readable once the zygote has mapped the user.
     pub(super) mapped: OwnedFd,
     /// Whether the build runs as the caller's own user.
     pub(super) is_own_user: bool,
+    /// Whether the network is up already.
+    pub(super) has_network: bool,
 }
 
 /// Why a run came to nothing.
@@ -39,8 +44,7 @@ struct Failure {
 
 /// Lives the life of process 1: prepare, start the builder, wait, kill what is left, report.
 pub(super) fn live(birth: Birth1, builtins: zygote::Builtins) -> ! {
-    let kept = [&birth.caller, &birth.log, &birth.plan, &birth.mapped].map(AsRawFd::as_raw_fd);
-    system::close_all_but(&kept);
+    system::close_all_but(&[&birth.caller, &birth.log, &birth.mapped].map(AsRawFd::as_raw_fd));
     let caller = match birth.caller.try_clone() {
         Ok(caller) => caller,
         Err(_) => system::exit(1),
@@ -64,12 +68,13 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
     system::wipe_arguments().map_err(doing("wipe the command line"))?;
     system::set_umask(0);
     system::raise_files_limit();
-    let plan = read_plan(&birth.plan).map_err(doing("read the plan"))?;
+    let plan = birth.plan;
     if wait_until_mapped(birth.mapped).is_err() {
         // The zygote knows why, and says so.
         system::exit(1);
     }
-    let mut stage = Stage::new(!birth.is_own_user);
+    let prepared = birth.places.open().map_err(doing("open what was prepared"))?;
+    let mut stage = Stage::new(prepared, !birth.is_own_user, birth.has_network);
     for operation in &plan.prepare {
         stage.perform(operation).map_err(|error| Failure { operation: operation.to_string(), error })?;
     }
@@ -91,14 +96,6 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
         let _ = modes::make_readable(build.as_fd());
     }
     wire::report(&birth.caller, &Report::Ended { status }, &[]).map_err(doing("report the end"))
-}
-
-fn read_plan(file: &OwnedFd) -> io::Result<Plan> {
-    let mut file = fs::File::from(file.try_clone()?);
-    io::Seek::rewind(&mut file)?;
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
 }
 
 fn wait_until_mapped(mapped: OwnedFd) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! - `zygote`: a single-threaded process, forked from the caller before it has threads. It alone creates sandboxes.
 //! - `init`: process 1 of a sandbox. Prepares it, starts the builder, reaps, kills what is left, reports.
 //! - `builder`: the builder's process until the builder has control.
-//! - `prepare`, `tree`, `facts`: the operations.
+//! - `prepare`, `tree`, `views`, `facts`: the operations.
 //! - `supervisor`, `vdso`: answers to questions about the machine, and for the wall clock and random numbers where a run
 //!   asks for other ones.
 //! - `wire`: messages with file descriptors. `system`: the system calls, as safe functions.
@@ -28,5 +28,6 @@ mod supervisor;
 mod system;
 mod tree;
 mod vdso;
+mod views;
 pub(super) mod wire;
 pub(super) mod zygote;

@@ -14,7 +14,8 @@ use rustix::mount::{
 
 use super::super::operations::{Operation, SCRATCH_BUILD, SCRATCH_STORE};
 use super::facts::{self, Telling};
-use super::{system, tree};
+use super::views::Prepared;
+use super::{system, tree, views};
 
 /// What the operations done so far have made.
 #[derive(Default)]
@@ -25,14 +26,18 @@ pub(super) struct Stage {
     scratch: Option<OwnedFd>,
     /// `/proc`, writable, also when the build sees it read-only.
     processes: Option<OwnedFd>,
+    /// What the zygote has prepared.
+    prepared: Prepared,
     /// Whether this process may drop all its groups.
     may_drop_groups: bool,
+    /// Whether the network is up already.
+    has_network: bool,
 }
 
 impl Stage {
-    /// Starts with nothing.
-    pub(super) fn new(may_drop_groups: bool) -> Self {
-        Self { may_drop_groups, ..Self::default() }
+    /// Starts with what was prepared.
+    pub(super) fn new(prepared: Prepared, may_drop_groups: bool, has_network: bool) -> Self {
+        Self { prepared, may_drop_groups, has_network, ..Self::default() }
     }
 
     /// Performs one operation.
@@ -60,6 +65,7 @@ impl Stage {
             Operation::File { path, content } => write_file(self.root()?, path, content)?,
             Operation::Symlink { path, target } => symlinkat(target, self.root()?, path)?,
             Operation::ShowScratch { name, at } => self.show_scratch(name, at)?,
+            Operation::Arrange { source } => self.arrange(*source)?,
             Operation::ShowTree { source, open, hidden } => {
                 let shape = tree::Shape { open, hidden };
                 tree::show(self.source(*source)?, self.root()?, &shape)?;
@@ -89,11 +95,12 @@ impl Stage {
             }
             Operation::ShowMachine { machine, processors, uptime_seconds, random_seed } => {
                 let (processors, uptime_seconds, random_seed) = (*processors, *uptime_seconds, *random_seed);
-                facts::show(self.root()?, &Telling { machine, processors, uptime_seconds, random_seed })
+                self.show_machine(&Telling { machine, processors, uptime_seconds, random_seed })
             }
             Operation::ForgetInterpreters => facts::forget_interpreters(),
             Operation::ShowRandomBytes { seed } => self.show_random_bytes(*seed),
             Operation::Name { host, domain } => system::set_names(host, domain),
+            Operation::RaiseLoopback if self.has_network => Ok(()),
             Operation::RaiseLoopback => system::raise_loopback(),
             Operation::LastProcess(number) => {
                 write_existing(self.root()?, "proc/sys/kernel/ns_last_pid", number.to_string().as_bytes())
@@ -139,23 +146,70 @@ impl Stage {
     /// The scratch file system has a place in the root until the root is sealed: older kernels clone attached mounts only.
     fn mount_scratch(&mut self, bytes: u64, inodes: u64) -> io::Result<()> {
         let scratch = mount("tmpfs", &tmpfs_options(bytes, inodes))?;
-        make_directory(self.root()?, SCRATCH, 0o700)?;
-        attach(&scratch, self.root()?, SCRATCH)?;
+        self.let_wait(&scratch, SCRATCH)?;
         self.scratch = Some(scratch);
         Ok(())
     }
 
     fn use_scratch(&mut self, source: usize) -> io::Result<()> {
         let scratch = clone_mount(self.source(source)?, false, false)?;
-        make_directory(self.root()?, SCRATCH, 0o700)?;
-        attach(&scratch, self.root()?, SCRATCH)?;
+        self.let_wait(&scratch, SCRATCH)?;
         self.scratch = Some(scratch);
         Ok(())
+    }
+
+    /// Gives a mount a place that the build will not see. Taking one away takes long, so that it had better be left behind
+    /// with everything else.
+    fn let_wait(&self, mount: &OwnedFd, name: &str) -> io::Result<()> {
+        match &self.prepared.waiting {
+            Some(waiting) => Ok(move_mount(
+                mount,
+                c"",
+                waiting,
+                c"",
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+            )?),
+            None => {
+                make_directory(self.root()?, name, 0o700)?;
+                attach(mount, self.root()?, name)
+            }
+        }
+    }
+
+    /// What was let wait in the root, because there was no better place, is taken away.
+    fn take_away(&self, name: &str) -> io::Result<()> {
+        let root = self.root()?;
+        if rustix::fs::accessat(root, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_err() {
+            return Ok(());
+        }
+        system::detach(&c_string(name.as_bytes())?)?;
+        Ok(rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR)?)
+    }
+
+    fn show_machine(&mut self, telling: &Telling<'_>) -> io::Result<()> {
+        let facts = match self.prepared.facts.take() {
+            Some(facts) => facts,
+            None => {
+                let facts = facts::make(telling)?;
+                self.let_wait(&facts, FACTS)?;
+                facts
+            }
+        };
+        facts::show(self.root()?, facts.as_fd(), telling)
     }
 
     fn show_scratch(&self, name: &str, at: &str) -> io::Result<()> {
         let directory = openat(self.scratch()?, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         attach(&clone_mount(directory.as_fd(), false, false)?, self.root()?, at)
+    }
+
+    /// Without names, and where the kernel refuses, the source is shown as it is.
+    fn arrange(&mut self, source: usize) -> io::Result<()> {
+        let Some(names) = self.prepared.names.remove(&source) else { return Ok(()) };
+        if let Ok(view) = views::view(self.source(source)?, names.as_fd()) {
+            self.sources[source] = view;
+        }
+        Ok(())
     }
 
     fn show(&self, source: usize, at: &str) -> io::Result<()> {
@@ -190,10 +244,8 @@ impl Stage {
 
     fn seal(&mut self) -> io::Result<()> {
         let root = self.root()?;
-        system::detach(&c_string(SCRATCH.as_bytes())?)?;
-        rustix::fs::unlinkat(root, SCRATCH, AtFlags::REMOVEDIR)?;
-        system::detach(&c_string(facts::FACTS.as_bytes())?)?;
-        rustix::fs::unlinkat(root, facts::FACTS, AtFlags::REMOVEDIR)?;
+        self.take_away(SCRATCH)?;
+        self.take_away(FACTS)?;
         system::make_read_only(root)?;
         system::enter_root()?;
         self.sources.clear();
@@ -203,6 +255,8 @@ impl Stage {
 
 /// Where the scratch file system is until the root is sealed.
 const SCRATCH: &str = ".scratch";
+/// Where the facts are until the root is sealed.
+const FACTS: &str = ".facts";
 /// Bytes of a random device whose content is chosen. Reading it again gives the same ones.
 const RANDOM_BYTES: u64 = 1 << 20;
 

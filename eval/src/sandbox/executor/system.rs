@@ -53,12 +53,14 @@ pub(super) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Forks into new user, pid, mount, network, ipc, uts and cgroup namespaces; also gives the child's descriptor.
-pub(super) fn fork_into_namespaces() -> io::Result<(Fork, Option<OwnedFd>)> {
-    let flags = libc::CLONE_NEWUSER
+/// Forks into new user, pid, mount, ipc, uts and cgroup namespaces, and a new network namespace unless this process's own
+/// is the child's to have; also gives the child's descriptor.
+pub(super) fn fork_into_namespaces(keep_network: bool) -> io::Result<(Fork, Option<OwnedFd>)> {
+    let network = if keep_network { 0 } else { libc::CLONE_NEWNET };
+    let flags = network
+        | libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP
@@ -209,8 +211,23 @@ pub(super) fn raise_loopback() -> io::Result<()> {
 
 /// Gives later children a time namespace of their own.
 pub(super) fn unshare_time() -> io::Result<()> {
-    // SAFETY: affects children only.
-    check_int(unsafe { libc::unshare(CLONE_NEWTIME) }).map(drop)
+    unshare(CLONE_NEWTIME)
+}
+
+/// Gives this process a user namespace and mounts of its own.
+pub(super) fn unshare_users_and_mounts() -> io::Result<()> {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
+}
+
+/// Gives this process a network of its own, with nothing in it but a loopback interface that is up.
+pub(super) fn unshare_network() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNET)?;
+    raise_loopback()
+}
+
+fn unshare(namespaces: c_int) -> io::Result<()> {
+    // SAFETY: integers only; the process is single-threaded.
+    check_int(unsafe { libc::unshare(namespaces) }).map(drop)
 }
 
 /// Makes a descriptor one of the standard streams.
@@ -370,6 +387,21 @@ pub(super) fn wait_child(flags: c_int) -> io::Result<Waited> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Waits for one child that will end, or has ended.
+pub(super) fn bury(child: i32) {
+    // SAFETY: integers and a null pointer, which means that the status is not wanted.
+    while unsafe { libc::waitpid(child, ptr::null_mut(), 0) } == -1
+        && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+    {}
+}
+
+/// Takes a session keyring of its own, in place of the one inherited from the caller's session.
+pub(super) fn forget_keys() {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
+    // SAFETY: a null pointer stands for a keyring without a name. Kernels without keyrings have nothing to forget.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
 }
 
 /// Ignores the end of children, so that the kernel buries them.
