@@ -18,6 +18,7 @@ mod concurrency;
 mod errors;
 mod garbage;
 mod harness;
+mod hostile_caches;
 mod interruption;
 mod limits;
 mod nix;
