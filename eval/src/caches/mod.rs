@@ -4,6 +4,8 @@
 
 mod remote;
 mod settings;
+#[cfg(test)]
+mod stalls;
 mod substituters;
 
 use std::path::{Path, PathBuf};
