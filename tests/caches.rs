@@ -148,7 +148,19 @@ fn outputs_come_from_a_cache_whose_key_is_trusted() {
     let directory = one.path().join("cache");
     one.ok(&["copy", "--to", text(&directory), "--key", &file, "//:outer"]);
     let build = |more: &[&str]| two.run(&[&["build", "//:outer", "--substituter", text(&directory)], more].concat());
-    build(&["--dry-run"]).is_silent_about(&["cache"]);
+    // Nobody vouches for it, or somebody does.
+    assert_eq!(build(&["--dry-run"]).stdout, "build outer\n");
+    let foreseen = build(&["--dry-run", "--trusted-key", &public]);
+    assert_eq!(foreseen.stdout.lines().filter(|line| line.starts_with("substitute /nix/store/")).count(), 1);
+    foreseen.says(&["1 objects from caches", "to download"]);
+    let record = build(&["--dry-run", "--json", "--trusted-key", &public]).json();
+    assert_eq!((&record["build"], &record["fetch"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let object = record["substitute"][0].clone();
+    assert!(
+        record["unpackedBytes"] == object["narSize"] && record["downloadBytes"] == object["downloadSize"],
+        "{record}"
+    );
+    two.fails(1, &["store", "info", object["path"].as_str().unwrap()]);
     let ran = build(&["--trusted-key", &public]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     ran.says(&["from a cache"]).is_silent_about(&["built"]);
@@ -365,4 +377,118 @@ fn stock_nix_substitutes_from_our_server() {
 /// Nix's stores are read-only too.
 fn make_writable(directory: &Path) {
     let _ = Command::new("chmod").arg("-R").arg("u+w").arg(directory).status();
+}
+
+/// Writes this to a server, and gives all that it answers until it hangs up.
+fn talk(address: &str, bytes: &[u8]) -> String {
+    use std::io::Read;
+    let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let bytes = bytes.to_vec();
+    let writing = std::thread::spawn(move || {
+        let _ = writer.write_all(&bytes);
+        let _ = writer.shutdown(std::net::Shutdown::Write);
+    });
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    writing.join().unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn hostile_clients_get_nothing_and_hinder_nobody() {
+    let (one, path) = with_tree();
+    fs::write(one.home().join("secret"), "secret").unwrap();
+    let served = Served::start(&one, &["--connections", "6"]);
+    let hash_part = &path["/nix/store/".len()..][..32];
+    let status = |request: &str| {
+        let answer = talk(&served.address, format!("{request}\r\n\r\n").as_bytes());
+        assert!(!answer.contains("secret"), "{request}: {answer}");
+        answer.split(' ').nth(1).unwrap_or("none").to_owned()
+    };
+    for target in [
+        "/../secret",
+        "/nar/../../secret",
+        "/nar/%2e%2e/secret",
+        "/log/../../secret",
+        "/log//etc/passwd",
+        "/build-trace-v2/../../secret.doi",
+        "/.narinfo",
+        "/../db/store.sqlite",
+        "/%00.narinfo",
+        "//etc/passwd",
+        "/zstd/../secret",
+        "/zstd/zstd/nix-cache-info",
+        "/",
+    ] {
+        assert_eq!(status(&format!("GET {target} HTTP/1.1")), "404", "{target}");
+    }
+    let narinfo = format!("/{hash_part}.narinfo");
+    assert_eq!(status(&format!("GET {narinfo} HTTP/1.1")), "200");
+    assert_eq!(status(&format!("GET /{} HTTP/1.1", "a".repeat(100_000))), "431");
+    assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(1_000))), "400");
+    assert_eq!(status(&format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(1 << 20))), "431");
+    assert_eq!(status("DELETE / HTTP/1.1"), "405");
+    assert_eq!(status("PUT /x HTTP/1.1\r\nContent-Length: 5"), "405");
+    assert_eq!(status("GET / HTTP/1.1\r\nContent-Length: 99999999999"), "413");
+    assert_eq!(status("GET / HTTP/1.1\r\nTransfer-Encoding: chunked"), "413");
+    for nonsense in ["\0\0\0\0", "GET", "GET / SMTP/1.0", "\u{16}\u{3}\u{1}"] {
+        assert!(["400", "none"].contains(&&*status(nonsense)), "{nonsense:?}");
+    }
+    // One after the other without waiting, up to the first that is wrong.
+    let get = format!("GET {narinfo} HTTP/1.1\r\n\r\n");
+    let answers = talk(&served.address, format!("{}nonsense\r\n\r\n{get}", get.repeat(50)).as_bytes());
+    assert_eq!((answers.matches("HTTP/1.1 200").count(), answers.matches("HTTP/1.1 400").count()), (50, 1));
+    // The rest of an archive, and what is none.
+    let url = answers.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap();
+    let archive = dump(&one, &path);
+    let part = |range: &str| talk(&served.address, format!("GET /{url} HTTP/1.0\r\nRange: {range}\r\n\r\n").as_bytes());
+    let rest = part("bytes=100-");
+    assert!(rest.contains(" 206 ") && rest.contains(&format!("bytes 100-{0}/{1}", archive.len() - 1, archive.len())));
+    assert!(part(&format!("bytes={}-", archive.len())).contains(" 416 "));
+    assert!(part("bytes=5-2").contains(" 200 ") && part("nonsense").contains(" 200 "));
+    let other = format!("GET /{url} HTTP/1.0\r\nRange: bytes=100-\r\nIf-Range: \"other\"\r\n\r\n");
+    assert!(talk(&served.address, other.as_bytes()).contains(" 200 "));
+    // Those who say nothing, or little by little, are left alone after a while, and meanwhile others are served.
+    let idle: Vec<TcpStream> =
+        (0..5).map(|_| TcpStream::connect(served.address.strip_prefix("http://").unwrap()).unwrap()).collect();
+    for mut stream in &idle {
+        stream.write_all(b"GET / HT").unwrap();
+    }
+    assert_eq!(status(&format!("GET {narinfo} HTTP/1.1")), "200");
+    std::thread::scope(|scope| {
+        for stream in &idle {
+            scope.spawn(move || {
+                use std::io::Read;
+                // Drips on, until the server has had enough.
+                while (&mut &*stream).write_all(b"x").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(500));
+                    stream.set_nonblocking(true).unwrap();
+                    if matches!((&mut &*stream).read(&mut [0; 64]), Ok(_)) {
+                        break;
+                    }
+                    stream.set_nonblocking(false).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(status(&format!("GET {narinfo} HTTP/1.1")), "200");
+}
+
+#[test]
+fn many_clients_are_served_at_once() {
+    let (one, path) = with_tree();
+    let served = Served::start(&one, &["--connections", "4"]);
+    let archive = dump(&one, &path);
+    std::thread::scope(|scope| {
+        for number in 0..12 {
+            let (served, path, archive) = (&served, &path, &archive);
+            scope.spawn(move || {
+                let place = if number % 2 == 0 { served.address.clone() } else { format!("{}/zstd", served.address) };
+                let two = Workspace::new();
+                two.ok(&["copy", "--from", &place, path]);
+                assert!(dump(&two, path) == *archive);
+            });
+        }
+    });
 }

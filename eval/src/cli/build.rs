@@ -18,8 +18,8 @@ use super::caches::open_substituters;
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
-use super::{Common, Failure, check, difference, output};
-use crate::realise::{Checking, FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Plan, Realiser};
+use super::{Common, Failure, check, difference, dry_run, output};
+use crate::realise::{Checking, FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Realiser};
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
 use crate::sources::intern::Sources;
@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     /// Believe what this key signed, besides those of the configuration
     #[arg(long, value_name = "NAME:BASE64")]
     trusted_key: Vec<PublicKey>,
-    /// Say what would be fetched and built, without asking caches, and do nothing
+    /// Say what would be fetched, taken from caches and built, and do nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Make a link to each result, which keeps it from being collected: NAME, NAME-2 and so on
@@ -150,7 +150,7 @@ pub(super) fn run_checking(
     let reporter = reporter_for_stderr(common.verbosity());
     let options = FetchOptions { offline: arguments.offline, from: arguments.from.clone() };
     let fetch = Sources::new(&store, options, &*reporter);
-    let substituters = match arguments.offline || arguments.dry_run {
+    let substituters = match arguments.offline {
         true => Substituters::none(),
         false => open_substituters(&store, &arguments.substituter, &arguments.trusted_key, &*reporter)?,
     };
@@ -167,7 +167,7 @@ pub(super) fn run_checking(
     let goals: Vec<StorePath> =
         subjects.chosen.iter().flat_map(|subject| subject.tests.iter().chain([&subject.derivation])).cloned().collect();
     if arguments.dry_run {
-        return dry_run(&realiser.plan(&goals)?, subjects, arguments.json).map(|()| 0);
+        return dry_run::show(common, &store, &realiser.foresee(&goals)?, subjects, arguments.json).map(|()| 0);
     }
     let outcomes = realiser.realise(&goals)?;
     let lints = if lint { check::lint(&realiser, &goals, &outcomes)? } else { Vec::new() };
@@ -190,23 +190,6 @@ pub(super) fn run_checking(
         summarise(common, subjects, &outcomes, checking.is_some());
     }
     Ok(outcomes.exit_code())
-}
-
-fn dry_run(plan: &Plan, subjects: &Subjects, json: bool) -> Result<(), Failure> {
-    let name = |path: &StorePath| subjects.derivations[path].name.clone();
-    let fetch: Vec<String> = plan.fetches().map(name).collect();
-    let build: Vec<String> = plan.builds().map(name).collect();
-    let check: Vec<String> = plan.checks().map(name).collect();
-    if json {
-        return output::json(&json!({ "fetch": fetch, "build": build, "check": check }));
-    }
-    let mut text = String::new();
-    for (what, names) in [("fetch", fetch), ("build", build), ("check", check)] {
-        for one in names {
-            text.push_str(&format!("{what} {one}\n"));
-        }
-    }
-    output::data(text.as_bytes())
 }
 
 /// Whether the member's output and all its tests were realised.

@@ -15,6 +15,7 @@ mod completions;
 mod context;
 mod copy;
 mod difference;
+mod dry_run;
 mod failure;
 mod gc;
 mod interrupt;

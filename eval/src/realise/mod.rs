@@ -33,6 +33,7 @@ use ampoule_store::path::StorePath;
 
 pub use outcome::{Failure, FailureKind, How, Outcome, Outcomes, Realised};
 pub use plan::{Plan, PlanError, Status, Step};
+pub use substitute::Foreseen;
 
 pub(crate) use sandboxed::chain;
 
@@ -130,14 +131,6 @@ pub enum RealiseError {
 }
 
 impl Realiser<'_> {
-    /// What [`realise`](Self::realise) would do.
-    ///
-    /// # Errors
-    /// When a derivation is not known or the store cannot be read.
-    pub fn plan(&self, goals: &[StorePath]) -> Result<Plan, RealiseError> {
-        Ok(plan::plan(goals, self.options.check, self.derivations, |asked| self.statuses(asked))?)
-    }
-
     /// Makes the outputs of `goals` valid, and with a check proves everything they are made of.
     ///
     /// # Errors

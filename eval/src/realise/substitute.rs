@@ -1,16 +1,74 @@
 //! Outputs from caches, where a cache has them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use ampoule_derivations::derivation::Derivation;
 use ampoule_store::local::QueryError;
+use ampoule_store::narinfo::NarInfo;
 use ampoule_store::path::StorePath;
 
-use super::plan::{Status, is_fetch};
+use super::plan::{self, Plan, Status, is_fetch};
 use super::requirements::allows_substitutes;
-use super::{Realiser, chain};
-use crate::caches::{Asked, Modulo};
+use super::{RealiseError, Realiser, chain};
+use crate::caches::{Asked, Modulo, outputs};
 use crate::reporter::{Activity, Event};
 
+/// What would be done, by the word of caches.
+#[derive(Debug)]
+pub struct Foreseen {
+    /// The work that is left.
+    pub plan: Plan,
+    /// What would come from caches, each after what it refers to.
+    pub objects: Vec<Arc<NarInfo>>,
+    /// Derivations whose outputs those are. Sources among them are in the plan all the same.
+    pub substituted: BTreeSet<StorePath>,
+}
+
 impl Realiser<'_> {
+    /// What [`realise`](Self::realise) would do, if caches send what they say they have. Nothing is done.
+    ///
+    /// # Errors
+    /// When a derivation is not known or the store cannot be read.
+    pub fn foresee(&self, goals: &[StorePath]) -> Result<Foreseen, RealiseError> {
+        let modulo = Modulo::new(self.derivations);
+        let mut offers = Offers::default();
+        let plan = plan::plan(goals, self.options.check, self.derivations, |asked| {
+            let mut statuses = self.statuses(asked)?;
+            for ((path, derivation), status) in asked.iter().zip(&mut statuses) {
+                if status.outputs.is_none() && !is_fetch(derivation) {
+                    status.outputs = self.offered(path, derivation, &modulo, &mut offers);
+                    status.substituted = status.outputs.is_some();
+                }
+            }
+            Ok::<_, QueryError>(statuses)
+        })?;
+        for path in plan.fetches() {
+            self.offered(path, &self.derivations[path], &modulo, &mut offers);
+        }
+        Ok(Foreseen { plan, objects: offers.objects, substituted: offers.derivations })
+    }
+
+    /// What a derivation's outputs are, if caches have all of them with everything they refer to.
+    fn offered(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+        modulo: &Modulo<'_>,
+        offers: &mut Offers,
+    ) -> Option<BTreeMap<String, StorePath>> {
+        if self.substituters.is_empty() || !allows_substitutes(derivation) {
+            return None;
+        }
+        let outputs = outputs(self.substituters, self.store, path, derivation, modulo)?;
+        let wanted: Vec<StorePath> = outputs.values().cloned().collect();
+        // A cache that fails or lies is met again when it counts, and told of then.
+        let missing = self.substituters.missing(self.store, &wanted).ok()?;
+        offers.objects.extend(missing.into_iter().filter(|object| offers.known.insert(object.path.clone())));
+        offers.derivations.insert(path.clone());
+        Some(outputs)
+    }
+
     /// As [`Self::statuses`], after asking caches for outputs that are not there. Sources are left to the workers, which fetch
     /// several at a time.
     pub(super) fn statuses_with_caches(&self, asked: &[(&StorePath, &Derivation)]) -> Result<Vec<Status>, QueryError> {
@@ -53,4 +111,12 @@ impl Realiser<'_> {
         }
         have
     }
+}
+
+/// What caches were found to have.
+#[derive(Default)]
+struct Offers {
+    objects: Vec<Arc<NarInfo>>,
+    known: BTreeSet<StorePath>,
+    derivations: BTreeSet<StorePath>,
 }
