@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     let engine = Embedded::start(attacks::run).expect("the engine starts");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // A process that will be killed works below its parent's directory, for the parent to clear away.
-    let is_helper = arguments.first().is_some_and(|first| matches!(first.as_str(), "--victim" | "--helpless"));
+    let is_helper =
+        arguments.first().is_some_and(|first| matches!(first.as_str(), "--victim" | "--helpless" | "--limited"));
     let workshop = Workshop::open(engine, if is_helper { &arguments[2] } else { "/tmp" });
     match arguments.first().map(String::as_str) {
         Some("--victim") => {
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         }
         Some("--helpless") => {
             cases::be_helpless(&workshop, &arguments[1]);
+            return ExitCode::SUCCESS;
+        }
+        Some("--limited") => {
+            cases::be_limited(&workshop);
             return ExitCode::SUCCESS;
         }
         Some("--bench") => {

@@ -45,6 +45,8 @@ pub(crate) const CASES: &[Case] = &[
     ("disk space is limited", disk),
     ("numbers of files are limited", files),
     ("memory is limited", memory),
+    ("memory is limited for all processes together, if root runs them", memory_together),
+    ("groups of a killed run are removed by the next", abandoned_groups),
     ("a missing builder is told", missing),
     ("an output may be a link, and is not followed", link),
     ("outputs can be read whatever their modes", modes),
@@ -241,6 +243,63 @@ fn files(workshop: &Workshop) {
 fn memory(workshop: &Workshop) {
     let mut spec = workshop.builtin("memory");
     spec.limits.memory_bytes = Some(128 << 20);
+    workshop.succeed(&spec);
+}
+
+/// The directories of control groups that have memory, as this process sees them.
+fn memory_groups() -> Vec<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.split_once(":memory:")).map(|(_, path)| path.to_owned());
+    own.map(|path| format!("/sys/fs/cgroup/memory{}", path.trim_end_matches('/'))).into_iter().collect()
+}
+
+fn can_make_groups() -> bool {
+    let can = rustix::process::geteuid().is_root() && memory_groups().iter().any(|group| fs::metadata(group).is_ok());
+    if !can {
+        println!("skipped: no control groups can be made here");
+    }
+    can
+}
+
+fn memory_together(workshop: &Workshop) {
+    if !can_make_groups() {
+        return;
+    }
+    // Each process stays below the limit; together, with what they write, they do not.
+    let mut spec = workshop.script(
+        "cat /proc/self/cgroup; i=0; while [ $i -lt 12 ]; do head -c 8000000 /dev/zero > /tmp/$i; i=$((i+1)); done",
+    );
+    spec.limits.memory_bytes = Some(32 << 20);
+    spec.limits.output_bytes = 1 << 30;
+    let finished = workshop.run(&spec).unwrap();
+    assert!(!finished.outcome.exit.success(), "{}", finished.log);
+    // The names of the groups, which have the number of a process in them, are not seen.
+    assert!(finished.log.contains(":memory:/\n") && !finished.log.contains("ampoule"), "{}", finished.log);
+    spec.limits.memory_bytes = Some(512 << 20);
+    workshop.succeed(&spec);
+}
+
+fn abandoned_groups(workshop: &Workshop) {
+    if !can_make_groups() {
+        return;
+    }
+    // A run whose zygote has not looked for groups yet.
+    let group = format!("{}/ampoule-{}-1-0", memory_groups()[0], std::process::id());
+    fs::create_dir(&group).unwrap();
+    let base = workshop.path("groups");
+    fs::create_dir(&base).unwrap();
+    let program = std::env::current_exe().unwrap();
+    assert!(Command::new(program).args(["--limited", "x"]).arg(base).status().unwrap().success());
+    assert!(!fs::exists(&group).unwrap());
+    let left: Vec<_> = fs::read_dir(&memory_groups()[0]).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let own = format!("ampoule-{}", std::process::id());
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&own)), "{left:?}");
+}
+
+/// The other process of [`abandoned_groups`]: runs a limited build.
+pub(crate) fn be_limited(workshop: &Workshop) {
+    let mut spec = workshop.builtin("nothing");
+    spec.limits.memory_bytes = Some(512 << 20);
     workshop.succeed(&spec);
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
@@ -104,9 +104,9 @@ impl Engine for Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // The zygote leaves when its socket closes; the kernel closes ours only after this. So it is told to hurry.
+        // The zygote tidies up and leaves when nothing more can come.
         if let Some(process) = Pid::from_raw(self.zygote_process) {
-            let _ = rustix::process::kill_process(process, Signal::KILL);
+            let _ = shutdown(&self.zygote, Shutdown::Both);
             let _ = waitpid(Some(process), WaitOptions::empty());
         }
     }

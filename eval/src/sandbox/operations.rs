@@ -132,6 +132,8 @@ pub enum Resource {
 pub enum Operation {
     /// Open a path of the host as the next source.
     Open(PathBuf),
+    /// Limit what all processes use together, where the caller may make control groups. Done by the zygote.
+    LimitTogether { memory_bytes: u64, processes: u32 },
     /// Take the build's user and group.
     Become { user: u32, group: u32 },
     /// Make the root: an empty file system of its own.
@@ -208,6 +210,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(path) => write!(f, "open `{}`", path.display()),
+            Self::LimitTogether { .. } => f.write_str("limit the build as a whole"),
             Self::Become { user, group } => write!(f, "become user {user} and group {group}"),
             Self::MountRoot { .. } => f.write_str("mount the root"),
             Self::MountScratch { bytes, .. } => write!(f, "mount a scratch file system of {bytes} bytes"),
@@ -300,6 +303,9 @@ pub fn plan(spec: &Spec) -> Result<Plan, SpecError> {
     let mut prepare = Vec::new();
     let sources = open_sources(spec, &mut prepare);
     let contract = &spec.conditions.contract;
+    if let Some(memory_bytes) = spec.limits.memory_bytes {
+        prepare.push(Operation::LimitTogether { memory_bytes, processes: spec.limits.processes });
+    }
     prepare.push(Operation::Become { user: contract.user, group: contract.group });
     prepare.push(Operation::MountRoot { bytes: 1 << 30 });
     make_scratch(spec, &sources, &mut prepare)?;

@@ -172,7 +172,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Processes and threads at one time.
     pub processes: u32,
-    /// Private writable memory of each process. A limit per process, not of the whole build.
+    /// Memory of the whole build, with all it writes, where the caller may make control groups. Private writable memory of
+    /// each process everywhere.
     pub memory_bytes: Option<u64>,
 }
 

@@ -36,6 +36,11 @@ pub(super) struct Birth1 {
     pub(super) has_network: bool,
 }
 
+/// What the zygote says when init may go on.
+pub(super) const GO_ON: u8 = b'!';
+/// The same, when it has put init into control groups of its own.
+pub(super) const GO_ON_IN_GROUPS: u8 = b'g';
+
 /// Why a run came to nothing.
 struct Failure {
     operation: String,
@@ -69,9 +74,11 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
     system::set_umask(0);
     system::raise_files_limit();
     let plan = birth.plan;
-    if wait_until_mapped(birth.mapped).is_err() {
+    match wait_until_mapped(birth.mapped) {
+        Ok(GO_ON_IN_GROUPS) => system::unshare_groups().map_err(doing("hide the names of control groups"))?,
+        Ok(_) => {}
         // The zygote knows why, and says so.
-        system::exit(1);
+        Err(_) => system::exit(1),
     }
     let prepared = birth.places.open().map_err(doing("open what was prepared"))?;
     let mut stage = Stage::new(prepared, !birth.is_own_user, birth.has_network);
@@ -98,9 +105,10 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
     wire::report(&birth.caller, &Report::Ended { status }, &[]).map_err(doing("report the end"))
 }
 
-fn wait_until_mapped(mapped: OwnedFd) -> io::Result<()> {
+fn wait_until_mapped(mapped: OwnedFd) -> io::Result<u8> {
     let mut byte = [0];
-    io::Read::read_exact(&mut fs::File::from(mapped), &mut byte)
+    io::Read::read_exact(&mut fs::File::from(mapped), &mut byte)?;
+    Ok(byte[0])
 }
 
 /// Forks the builder; takes over the supervision of its calls.

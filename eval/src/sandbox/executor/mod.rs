@@ -7,7 +7,7 @@
 //! - `prepare`, `tree`, `views`, `facts`: the operations.
 //! - `supervisor`, `vdso`: answers to questions about the machine, and for the wall clock and random numbers where a run
 //!   asks for other ones.
-//! - `wire`: messages with file descriptors. `system`: the system calls, as safe functions.
+//! - `groups`: limits for a build as a whole. `wire`: messages with file descriptors. `system`: the system calls, as safe functions.
 //!
 //! All of it runs in single-threaded forked processes, so that allocating after a fork is sound.
 #![allow(unsafe_code, reason = "namespaces, forks and filters have no safe interface; every block says why it holds")]
@@ -18,6 +18,7 @@ mod clock;
 mod delays;
 mod facts;
 mod files;
+mod groups;
 mod identity;
 mod init;
 mod inspect;

@@ -70,6 +70,8 @@ impl Stage {
                 let shape = tree::Shape { open, hidden };
                 tree::show(self.source(*source)?, self.root()?, &shape)?;
             }
+            // The zygote has seen to it.
+            Operation::LimitTogether { .. } => {}
             Operation::ShowInput { source, at } => self.show(*source, at)?,
             Operation::ShowDevice { source, at } => self.show_device(*source, at)?,
             other => self.perform_late(other)?,

@@ -225,6 +225,11 @@ pub(super) fn unshare_network() -> io::Result<()> {
     raise_loopback()
 }
 
+/// Makes the groups this process is in the topmost ones that it sees.
+pub(super) fn unshare_groups() -> io::Result<()> {
+    unshare(libc::CLONE_NEWCGROUP)
+}
+
 fn unshare(namespaces: c_int) -> io::Result<()> {
     // SAFETY: integers only; the process is single-threaded.
     check_int(unsafe { libc::unshare(namespaces) }).map(drop)

@@ -11,8 +11,9 @@ use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::super::operations::Plan;
+use super::super::operations::{Operation, Plan};
 use super::super::spec::BuiltinCall;
+use super::groups::{Groups, Limit};
 use super::identity::{Caller, Identity};
 use super::init::{self, Birth1};
 use super::system::{self, Fork};
@@ -152,6 +153,8 @@ struct Zygote {
     /// Whether its network namespace is ready for the next sandbox, and nobody has seen it.
     has_network: bool,
     views: Option<Views>,
+    /// Found when they are first asked for.
+    groups: Option<Groups>,
 }
 
 impl Zygote {
@@ -159,7 +162,7 @@ impl Zygote {
         let user_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let is_apart = surroundings == Surroundings::Own;
         let views = if is_apart { Views::start().ok() } else { None };
-        Self { builtins, user_map, is_apart, has_network: is_apart, views }
+        Self { builtins, user_map, is_apart, has_network: is_apart, views, groups: None }
     }
 
     fn serve(mut self, requests: &OwnedFd) -> ! {
@@ -173,7 +176,21 @@ impl Zygote {
             // Making one takes longer than all the rest. The next sandbox finds it ready.
             self.has_network |= self.is_apart && system::unshare_network().is_ok();
         }
+        if let Some(groups) = self.groups {
+            groups.remove();
+        }
         system::exit(0)
+    }
+
+    /// Limits the sandbox as a whole if the plan says so; whether it is in groups of its own then.
+    fn limit_together(&mut self, init: i32, plan: &Plan) -> bool {
+        let limit = plan.prepare.iter().find_map(|operation| match operation {
+            Operation::LimitTogether { memory_bytes, processes } => {
+                Some(Limit { memory_bytes: *memory_bytes, processes: *processes })
+            }
+            _ => None,
+        });
+        limit.is_some_and(|limit| self.groups.get_or_insert_with(Groups::find).limit(init, limit))
     }
 
     /// Creates one sandbox. Everything that is not init's is closed again on return.
@@ -204,7 +221,9 @@ impl Zygote {
                 map(child, &identity, inside, log.as_fd()).map_err(doing("map the build's user"))?;
                 let descriptors: Vec<_> = init.iter().map(AsFd::as_fd).collect();
                 wire::report(run, &Report::Created, &descriptors).map_err(doing("report the new sandbox"))?;
-                fs::File::from(go).write_all(b"!").map_err(doing("wake the new sandbox"))
+                // What the zygote's own groups are called is not for the build to see.
+                let go_on = if self.limit_together(child, &plan) { init::GO_ON_IN_GROUPS } else { init::GO_ON };
+                fs::File::from(go).write_all(&[go_on]).map_err(doing("wake the new sandbox"))
             }
         }
     }
