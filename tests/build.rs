@@ -262,7 +262,8 @@ sh(name = "another", script = "echo fine, too > $out")
     let Some(workspace) = Workspace::with_tools(recipe) else { return };
     let arguments = ["build", "--jobs", "1", "//:top", "//:other", "//:another"];
     let stopped = workspace.fails(100, &arguments);
-    stopped.says(&["error: bad: the builder", "7", "| the last words", "needed by: //:top", "ampoule log"]);
+    stopped.says(&["error: bad: the builder", "7", "| the last words", "ampoule log", "not begun: another, other"]);
+    stopped.says(&["needed by: //:top, through middle", "not built because of it: middle, top"]);
     let went_on = workspace.fails(100, &[&arguments[..], &["--keep-going"]].concat());
     went_on.says(&["error: bad", "//:other: ", "//:another: "]).is_silent_about(&["build middle", "build top"]);
     assert_eq!(went_on.stdout.lines().count(), 2, "{}", went_on.stdout);

@@ -24,6 +24,7 @@ mod limits;
 mod nix;
 mod nix_functional;
 mod repair;
+mod shell;
 mod sources;
 mod store;
 mod tidy;

@@ -18,14 +18,14 @@ use super::caches::open_substituters;
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::subject::{Subject, Subjects};
-use super::{Common, Failure, check, difference, dry_run, output};
-use crate::realise::{Checking, FailureKind, How, LimitOverrides, Options, Outcome, Outcomes, Realiser};
+use super::{Common, Failure, check, dry_run, failures, output};
+use crate::realise::{Checking, How, LimitOverrides, Options, Outcomes, Realiser};
 use crate::sandbox::{Embedded, Limits};
 use crate::sources::FetchOptions;
 use crate::sources::intern::Sources;
-use crate::terminal::{Verbosity, printable, reporter_for_stderr};
+use crate::terminal::{Verbosity, reporter_for_stderr};
 
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 #[command(after_help = "\
 Examples:
   ampoule build --check //wheels:markupsafe         every platform, built twice and compared
@@ -72,6 +72,9 @@ pub(super) struct Arguments {
     /// Go on with what does not need a failed build
     #[arg(short, long)]
     keep_going: bool,
+    /// Keep the build directory of a build that fails, for `ampoule shell --failed`
+    #[arg(short = 'K', long)]
+    keep_failed: bool,
     /// Stop a build after this time; 0 for never [default: what its derivation says, else 4 hours]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -86,15 +89,20 @@ pub(super) struct Arguments {
     /// [default: half of the machine's memory, at most 16 GiB: what a build writes lies in memory]
     #[arg(long, value_name = "BYTES")]
     max_output_size: Option<u64>,
-    /// Processes and threads a build may have at a time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().processes)]
-    max_processes: u32,
+    /// Processes and threads a build may have at a time [default: 8192]
+    #[arg(long, value_name = "N")]
+    max_processes: Option<u32>,
     /// Print a record instead of paths
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl Arguments {
+    /// Those of a command that needs the inputs of something else than a build.
+    pub(super) fn for_inputs(offline: bool, from: &[PathBuf], cores: Option<u32>) -> Self {
+        Self { offline, from: from.to_vec(), cores, ..Self::default() }
+    }
+
     fn options(&self, checking: Option<Checking>) -> Options {
         let processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let cores = u32::try_from(processors.get()).unwrap_or(1);
@@ -104,9 +112,10 @@ impl Arguments {
             keep_going: self.keep_going,
             check: checking.is_some(),
             checking: checking.unwrap_or_default(),
+            keep_failed: self.keep_failed,
             limits: Limits {
                 output_bytes: self.max_output_size.unwrap_or_else(default_output_bytes),
-                processes: self.max_processes,
+                processes: self.max_processes.unwrap_or(Limits::default().processes),
                 ..Limits::default()
             },
             overrides: LimitOverrides {
@@ -147,35 +156,19 @@ pub(super) fn run_checking(
     exit_when_interrupted()?;
     let store = Arc::new(open_store(common)?);
     let subjects = Subjects::find(common, &arguments.labels, || Ok(Arc::clone(&store)))?;
-    let reporter = reporter_for_stderr(common.verbosity());
-    let options = FetchOptions { offline: arguments.offline, from: arguments.from.clone() };
-    let fetch = Sources::new(&store, options, &*reporter);
-    let substituters = match arguments.offline {
-        true => Substituters::none(),
-        false => open_substituters(&store, &arguments.substituter, &arguments.trusted_key, &*reporter)?,
-    };
-    let realiser = Realiser {
-        store: &store,
-        derivations: &subjects.derivations,
-        objects: &subjects.objects,
-        engine: &engine,
-        fetch: &fetch,
-        substituters: &substituters,
-        reporter: &*reporter,
-        options: arguments.options(checking),
-    };
+    let session = Session { common, arguments, checking, store: &store, subjects, engine: &engine };
     let goals: Vec<StorePath> =
         subjects.chosen.iter().flat_map(|subject| subject.tests.iter().chain([&subject.derivation])).cloned().collect();
     if arguments.dry_run {
-        return dry_run::show(common, &store, &realiser.foresee(&goals)?, subjects, arguments.json).map(|()| 0);
+        let foreseen = session.realise(|realiser| realiser.foresee(&goals))??;
+        return dry_run::show(common, &store, &foreseen, subjects, arguments.json).map(|()| 0);
     }
-    let outcomes = realiser.realise(&goals)?;
-    let lints = if lint { check::lint(&realiser, &goals, &outcomes)? } else { Vec::new() };
-    drop(reporter);
-    for failure in substituters.failures() {
-        output::message(&format!("warning: a cache failed and was not asked any more: {failure}\n"));
-    }
-    report_failures(subjects, &outcomes, arguments.diffoscope);
+    let (outcomes, lints) = session.realise(|realiser| {
+        let outcomes = realiser.realise(&goals)?;
+        let lints = if lint { check::lint(realiser, &goals, &outcomes)? } else { Vec::new() };
+        Ok::<_, Failure>((outcomes, lints))
+    })??;
+    failures::report(subjects, &outcomes, arguments.keep_going, arguments.diffoscope);
     check::report_lint(&lints);
     let links = match &arguments.out_link {
         Some(name) => make_links(&store, subjects, &outcomes, name)?,
@@ -190,6 +183,45 @@ pub(super) fn run_checking(
         summarise(common, subjects, &outcomes, checking.is_some());
     }
     Ok(outcomes.exit_code())
+}
+
+/// What it takes to realise anything.
+pub(super) struct Session<'a> {
+    pub(super) common: &'a Common,
+    pub(super) arguments: &'a Arguments,
+    pub(super) checking: Option<Checking>,
+    pub(super) store: &'a LocalStore,
+    pub(super) subjects: &'a Subjects,
+    pub(super) engine: &'a Embedded,
+}
+
+impl Session<'_> {
+    /// Does what is to be done, with everything around it.
+    pub(super) fn realise<T>(&self, work: impl FnOnce(&Realiser<'_>) -> T) -> Result<T, Failure> {
+        let arguments = self.arguments;
+        let reporter = reporter_for_stderr(self.common.verbosity());
+        let options = FetchOptions { offline: arguments.offline, from: arguments.from.clone() };
+        let fetch = Sources::new(self.store, options, &*reporter);
+        let substituters = match arguments.offline {
+            true => Substituters::none(),
+            false => open_substituters(self.store, &arguments.substituter, &arguments.trusted_key, &*reporter)?,
+        };
+        let result = work(&Realiser {
+            store: self.store,
+            derivations: &self.subjects.derivations,
+            objects: &self.subjects.objects,
+            engine: self.engine,
+            fetch: &fetch,
+            substituters: &substituters,
+            reporter: &*reporter,
+            options: arguments.options(self.checking),
+        });
+        drop(reporter);
+        for failure in substituters.failures() {
+            output::message(&format!("warning: a cache failed and was not asked any more: {failure}\n"));
+        }
+        Ok(result)
+    }
 }
 
 /// Whether the member's output and all its tests were realised.
@@ -243,48 +275,6 @@ fn wheels_in(directory: &Path) -> Vec<PathBuf> {
     wheels
 }
 
-fn report_failures(subjects: &Subjects, outcomes: &Outcomes, ask_diffoscope: bool) {
-    for (path, failure) in outcomes.failures() {
-        let name = &subjects.derivations[path].name;
-        let mut text = format!("error: {name}: {}\n", failure.message);
-        if failure.kind != FailureKind::Machine {
-            for line in &failure.log_tail {
-                text.push_str(&format!("  | {}\n", printable(line)));
-            }
-        }
-        text.push_str(&difference::text(failure, ask_diffoscope));
-        for line in failure.hint.iter().flat_map(|hint| hint.lines()) {
-            text.push_str(&format!("hint: {line}\n"));
-        }
-        let affected: Vec<&str> = affected(subjects, outcomes, path);
-        if !affected.is_empty() {
-            text.push_str(&format!("needed by: {}\n", affected.join(", ")));
-        }
-        if matches!(failure.kind, FailureKind::Build | FailureKind::TimedOut | FailureKind::RebuildFailed { .. }) {
-            text.push_str(&format!("the whole log: ampoule log {}\n", log_argument(&affected, path)));
-        }
-        output::message(&text);
-    }
-}
-
-/// The labels that cannot be had because this derivation failed.
-fn affected<'a>(subjects: &'a Subjects, outcomes: &Outcomes, failed: &StorePath) -> Vec<&'a str> {
-    let hit = |goal: &StorePath| match outcomes.0.get(goal) {
-        Some(Outcome::Failed(_)) => goal == failed,
-        Some(Outcome::InputFailed(origin)) => origin == failed,
-        _ => false,
-    };
-    let subjects = subjects.chosen.iter();
-    subjects.filter(|one| one.tests.iter().chain([&one.derivation]).any(hit)).map(|one| one.label.as_str()).collect()
-}
-
-fn log_argument(affected: &[&str], path: &StorePath) -> String {
-    match affected.first() {
-        Some(label) => format!("'{label}'"),
-        None => path.to_string(),
-    }
-}
-
 fn summarise(common: &Common, subjects: &Subjects, outcomes: &Outcomes, check: bool) {
     if common.verbosity() == Verbosity::Quiet {
         return;
@@ -331,22 +321,7 @@ fn record(
             })
         })
         .collect();
-    let failures: Vec<Value> = outcomes
-        .failures()
-        .map(|(path, failure)| {
-            json!({
-                "derivation": store.store_dir().display(path),
-                "name": subjects.derivations[path].name,
-                "kind": failure.kind.to_string(),
-                "message": failure.message,
-                "hint": failure.hint,
-                "finding": failure.finding(),
-                "log_tail": failure.log_tail,
-                "builds": difference::record(failure, ask_diffoscope),
-                "duration_seconds": failure.duration.as_secs_f64(),
-            })
-        })
-        .collect();
+    let failures = failures::records(store, subjects, outcomes, ask_diffoscope);
     let skipped: Vec<Value> =
         subjects.skipped.iter().map(|(label, reason)| json!({ "label": label, "reason": reason })).collect();
     json!({ "targets": targets, "failures": failures, "skipped": skipped, "exit_code": outcomes.exit_code() })

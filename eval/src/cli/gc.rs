@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the clock says what is old")]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ampoule_derivations::aterm;
 use ampoule_store::local::{Collected, DeadObject, Garbage, LocalStore, OutputsOf, Policy};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::context::{home, open_store};
 use super::{Common, Failure, output};
+use crate::realise::kept;
 use crate::terminal::{Verbosity, bytes};
 
 #[derive(clap::Args, Debug)]
@@ -43,6 +44,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, default_missing_value = "true",
           action = ArgAction::Set)]
     keep_outputs: bool,
+    /// Delete what `ampoule build --keep-failed` kept longer ago than this
+    #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d")]
+    failed_older_than: u64,
     /// Delete the logs of derivations that are deleted
     #[arg(long)]
     delete_logs: bool,
@@ -62,6 +66,13 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         enough_bytes: arguments.max_free,
         delete_logs: arguments.delete_logs,
     };
+    let failed = Duration::from_secs(arguments.failed_older_than);
+    let failed = kept::remove_older(store.home(), failed, !arguments.dry_run)
+        .map_err(|error| Failure::new(format!("cannot remove the directories of failed builds: {error}")))?;
+    if common.verbosity() > Verbosity::Quiet && !arguments.json {
+        let done = if arguments.dry_run { "would be deleted" } else { "deleted" };
+        failed.iter().for_each(|path| output::message(&format!("{done}: failed build `{}`\n", path.display())));
+    }
     if arguments.dry_run {
         return show_garbage(&store, &store.find_garbage(&policy)?, arguments.json);
     }

@@ -1,14 +1,15 @@
 //! `ampoule log`: what a derivation's last build wrote.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 
 use ampoule_store::local::{LocalStore, LogReader};
 use ampoule_store::path::StorePath;
 
 use super::context::open_store;
-use super::subject::{Subject, Subjects};
+use super::subject::Subjects;
 use super::{Common, Failure, output};
+use crate::terminal::printable_lines;
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -20,19 +21,26 @@ pub(super) struct Arguments {
     /// A label or the path of a derivation
     #[arg(value_name = "LABEL")]
     label: String,
+    /// Print the bytes as they are, also to a terminal, which they could drive
+    #[arg(long)]
+    raw: bool,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     let store = Arc::new(open_store(common)?);
     let subjects = Subjects::find(common, std::slice::from_ref(&arguments.label), || Ok(Arc::clone(&store)))?;
+    let harmless = !arguments.raw && std::io::stdout().is_terminal();
     let mut found = false;
     for subject in &subjects.chosen {
-        let logged = logged(&store, &steps(subjects, subject))?;
+        let logged = logged(&store, &subjects.steps(subject))?;
         for (derivation, log) in logged.iter().filter(|(_, log)| !log.is_empty() || logged.len() == 1) {
             if logged.len() > 1 {
                 output::line(&format!("==> {}", derivation.name()))?;
             }
-            output::data(log)?;
+            match harmless {
+                true => output::data(printable_lines(&String::from_utf8_lossy(log)).as_bytes())?,
+                false => output::data(log)?,
+            }
         }
         found |= !logged.is_empty();
     }
@@ -40,28 +48,6 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         return Ok(());
     }
     Err(Failure::new(format!("there is no log of `{}`", arguments.label)).hint("it has not been built in this store"))
-}
-
-/// The derivation and all it needs that is built, inputs first, tests last.
-fn steps(subjects: &Subjects, subject: &Subject) -> Vec<StorePath> {
-    let mut ordered = Vec::new();
-    let goals = std::iter::once(&subject.derivation).chain(&subject.tests);
-    for goal in goals {
-        let mut pending = vec![(goal, false)];
-        while let Some((path, inputs_done)) = pending.pop() {
-            let Some(derivation) = subjects.derivations.get(path) else { continue };
-            if ordered.contains(path) || derivation.fixed_output().is_some() {
-                continue;
-            }
-            if inputs_done {
-                ordered.push(path.clone());
-            } else {
-                pending.push((path, true));
-                pending.extend(derivation.input_derivations.keys().map(|input| (input, false)));
-            }
-        }
-    }
-    ordered
 }
 
 /// The newest logs of these derivations, as far as there are any.

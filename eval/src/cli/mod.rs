@@ -17,6 +17,7 @@ mod copy;
 mod difference;
 mod dry_run;
 mod failure;
+mod failures;
 mod gc;
 mod interrupt;
 mod key;
@@ -25,6 +26,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod serve;
+mod shell;
 mod show;
 mod sources;
 mod store;
@@ -89,6 +91,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a target or a derivation is made of
     Show(show::Arguments),
+    /// Stand where a build stands, or where one failed, with a shell
+    Shell(shell::Arguments),
     /// Print the log of a derivation's last build
     Log(log::Arguments),
     /// List, lock, fetch and verify the catalog's sources
@@ -149,7 +153,7 @@ impl Command {
             Self::Store(command) => command.wants_json(),
             Self::Gc(arguments) => arguments.json,
             Self::Copy(arguments) => arguments.json,
-            Self::Log(_) | Self::Serve(_) | Self::Key(_) | Self::Completions(_) => false,
+            Self::Shell(_) | Self::Log(_) | Self::Serve(_) | Self::Key(_) | Self::Completions(_) => false,
         }
     }
 }
@@ -163,6 +167,7 @@ fn dispatch(
         Command::Build(arguments) => build::run(common, &arguments, engine),
         Command::Check(arguments) => check::run(common, &arguments, engine),
         Command::Show(arguments) => show::run(common, &arguments).map(|()| 0),
+        Command::Shell(arguments) => shell::run(common, &arguments, engine),
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),
         Command::Sources(command) => sources::run(common, &command).map(|()| 0),
         Command::Store(command) => store::run(common, &command, engine),

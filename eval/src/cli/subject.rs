@@ -89,6 +89,29 @@ impl Subjects {
         Ok(())
     }
 
+    /// The derivation and all it needs that is built, inputs first, tests last.
+    pub(super) fn steps(&self, subject: &Subject) -> Vec<StorePath> {
+        let mut ordered = Vec::new();
+        let mut done = BTreeSet::new();
+        for goal in std::iter::once(&subject.derivation).chain(&subject.tests) {
+            let mut pending = vec![(goal, false)];
+            while let Some((path, inputs_done)) = pending.pop() {
+                let Some(derivation) = self.derivations.get(path) else { continue };
+                if done.contains(path) || derivation.builder == ampoule_derivations::builtin::FETCH {
+                    continue;
+                }
+                if inputs_done {
+                    done.insert(path.clone());
+                    ordered.push(path.clone());
+                } else {
+                    pending.push((path, true));
+                    pending.extend(derivation.input_derivations.keys().map(|input| (input, false)));
+                }
+            }
+        }
+        ordered
+    }
+
     fn add_member(&mut self, label: String, kind: &str, member: &Member) {
         if !self.seen.insert(label.clone()) {
             return;

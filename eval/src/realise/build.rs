@@ -1,6 +1,9 @@
 //! Realises one step of the plan.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ampoule_derivations::derivation::{Derivation, resolve};
@@ -10,6 +13,7 @@ use ampoule_store::path::StorePath;
 
 use super::attributes::Attributes;
 use super::check::is_sealed;
+use super::kept;
 use super::log::Log;
 use super::outcome::{Failure, How, Realised};
 use super::plan::{Step, is_fetch};
@@ -151,17 +155,40 @@ impl Realiser<'_> {
         let kept: LogWriter = self.store.log_writer(&resolved.asked).map_err(|error| store_failure(&error))?;
         let mut log = Log::new(kept, self.reporter, id);
         self.phase(id, "running");
-        let result = self.run_with(resolved, circumstances, &mut log);
+        let directory = Cell::new(None);
+        let keep = |build: &OwnedFd| directory.set(self.keep_directory(resolved, build));
+        let result = self.run_with(resolved, circumstances, &mut log, &keep);
         let (kept, tail) = log.finish();
         let kept = kept.finish();
-        let made = result.map_err(|failure| Failure { log_tail: tail, ..failure })?;
+        let made =
+            result.map_err(|failure| Failure { log_tail: tail, kept: directory.take().map(Box::new), ..failure })?;
         let log = kept.map_err(|error| store_failure(&error))?;
         Ok(Made { log: Some(log), ..made })
     }
 
     /// Runs the builder once and forgets its log.
     pub(super) fn run_unlogged(&self, resolved: &Resolved, circumstances: &Circumstances) -> Result<Made, Failure> {
-        self.run_with(resolved, circumstances, &mut std::io::sink())
+        self.run_with(resolved, circumstances, &mut std::io::sink(), &|_| {})
+    }
+
+    /// Keeps the directory of a failed build, if that is wanted.
+    fn keep_directory(&self, resolved: &Resolved, build: &OwnedFd) -> Option<PathBuf> {
+        if !self.options.keep_failed {
+            return None;
+        }
+        match kept::keep(self.store.home(), &resolved.asked, build, self.options.limits.output_bytes) {
+            Ok((path, left_out)) => {
+                if left_out > 0 {
+                    let text = format!("{left_out} things of the build directory could not be kept");
+                    self.reporter.report(Event::Warning(text));
+                }
+                Some(path)
+            }
+            Err(error) => {
+                self.reporter.report(Event::Warning(format!("the build directory cannot be kept: {error}")));
+                None
+            }
+        }
     }
 
     fn run_with(
@@ -169,6 +196,7 @@ impl Realiser<'_> {
         resolved: &Resolved,
         circumstances: &Circumstances,
         log: &mut dyn std::io::Write,
+        failed: &dyn Fn(&OwnedFd),
     ) -> Result<Made, Failure> {
         let attributes = Attributes::of(&resolved.derivation).map_err(|error| Failure::build(error.to_string()))?;
         let limits = limits(&attributes, &self.options.limits, &self.options.overrides)?;
@@ -186,7 +214,7 @@ impl Realiser<'_> {
             inputs: &resolved.inputs,
             circumstances: &circumstances,
         };
-        run.make(log)
+        run.make(log, failed)
     }
 
     pub(super) fn record(

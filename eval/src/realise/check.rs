@@ -215,7 +215,7 @@ impl Realiser<'_> {
             second.display()
         );
         let kind = FailureKind::NotReproducible { first, second, difference, finding: Box::new(finding) };
-        Failure { kind, message, hint: Some(hint), log_tail: Vec::new(), duration }
+        Failure { kind, hint: Some(hint), duration, ..Failure::build(message) }
     }
 
     fn keep_second(
@@ -378,6 +378,7 @@ mod tests {
                 check: true,
                 checking,
                 limits: Limits::default(),
+                keep_failed: false,
                 overrides: LimitOverrides::default(),
             },
         };

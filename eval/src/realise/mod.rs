@@ -9,6 +9,7 @@ mod attributes;
 mod build;
 mod check;
 mod environment;
+pub mod kept;
 mod log;
 mod outcome;
 mod output_checks;
@@ -18,6 +19,7 @@ mod requirements;
 mod sandboxed;
 mod schedule;
 mod seek;
+mod shell;
 mod structured_attributes;
 mod substitute;
 
@@ -33,6 +35,7 @@ use ampoule_store::path::StorePath;
 
 pub use outcome::{Failure, FailureKind, How, Outcome, Outcomes, Realised};
 pub use plan::{Plan, PlanError, Status, Step};
+pub use shell::Shell;
 pub use substitute::Foreseen;
 
 pub(crate) use sandboxed::chain;
@@ -67,6 +70,8 @@ pub struct Options {
     pub check: bool,
     /// How proofs are made.
     pub checking: Checking,
+    /// Whether the directories of failed builds are kept.
+    pub keep_failed: bool,
     /// How much a build may use, if nobody says otherwise.
     pub limits: Limits,
     /// What holds whatever a derivation says.
@@ -222,8 +227,13 @@ impl Realiser<'_> {
             derivations.clone().map(|(path, derivation)| self.row(path, derivation)).collect();
         self.store.add_derivations(&rows).map_err(|error| fail(&error))?;
 
-        let wanted: BTreeSet<&StorePath> = derivations.flat_map(|(_, derivation)| &derivation.input_sources).collect();
-        let wanted: Vec<StorePath> = wanted.into_iter().cloned().collect();
+        self.add_sources(&derivations.flat_map(|(_, derivation)| &derivation.input_sources).collect())
+    }
+
+    /// Puts texts and files that derivations take as sources into the store.
+    fn add_sources(&self, wanted: &BTreeSet<&StorePath>) -> Result<(), RealiseError> {
+        let fail = |error: &(dyn std::error::Error + 'static)| RealiseError::Prepare(sandboxed::chain(error));
+        let wanted: Vec<StorePath> = wanted.iter().copied().cloned().collect();
         // Before asking what is valid: a collector may be at work.
         self.store.protect(&wanted).map_err(|error| fail(&error))?;
         let valid = self.store.valid_paths(&wanted).map_err(|error| fail(&error))?;

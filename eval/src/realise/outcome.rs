@@ -62,6 +62,8 @@ pub struct Failure {
     pub log_tail: Vec<String>,
     /// How long the build ran.
     pub duration: Duration,
+    /// Where its build directory is kept, if that was wanted.
+    pub kept: Option<Box<PathBuf>>,
 }
 
 impl Failure {
@@ -76,7 +78,8 @@ impl Failure {
     /// A failure of the build itself.
     pub(crate) fn build(message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind: FailureKind::Build, message, hint: None, log_tail: Vec::new(), duration: Duration::ZERO }
+        let (kind, log_tail) = (FailureKind::Build, Vec::new());
+        Self { kind, message, hint: None, log_tail, duration: Duration::ZERO, kept: None }
     }
 
     /// A failure of the machine, the store or the sandbox.

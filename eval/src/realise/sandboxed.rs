@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ampoule_derivations::derivation::{Derivation, Output, output_path_name};
@@ -53,20 +53,35 @@ pub(super) struct Made {
     pub(super) log: Option<String>,
 }
 
+/// What a builder gets.
+pub(super) struct Prepared {
+    pub(super) spec: Spec,
+    /// Where it is told to make each output.
+    scratch: BTreeMap<String, StorePath>,
+    closure: BTreeSet<StorePath>,
+}
+
 impl Run<'_> {
-    /// Runs the builder; its log goes to `log`.
-    pub(super) fn make(&self, log: &mut dyn Write) -> Result<Made, Failure> {
-        let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    /// Finds everything that the builder gets.
+    pub(super) fn prepare(&self) -> Result<Prepared, Failure> {
         let scratch = self.scratch_paths()?;
         let inputs: Vec<StorePath> = self.inputs.iter().cloned().collect();
         let closure = self.store.closure(&inputs).map_err(|error| machine("find the closure of the inputs", &error))?;
+        let spec = self.spec(&scratch, &closure)?;
+        Ok(Prepared { spec, scratch, closure })
+    }
+
+    /// Runs the builder; its log goes to `log`. `failed` is told of the build directory of one that failed.
+    pub(super) fn make(&self, log: &mut dyn Write, failed: &dyn Fn(&OwnedFd)) -> Result<Made, Failure> {
+        let started_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let Prepared { spec, scratch, closure } = self.prepare()?;
         // Removed with all it holds when the outputs have been copied.
         let disk = match self.circumstances.conditions.file_system {
             FileSystem::Disk => Some(self.store.workplace().map_err(|error| machine("make a directory", &error))?),
             FileSystem::Memory => None,
         };
         let disk = disk.as_ref().map(Workplace::path);
-        let spec = Spec { disk, ..self.spec(&scratch, &closure)? };
+        let spec = Spec { disk, ..spec };
         let before = self.identities(&closure)?;
         let outcome = self.engine.run(&spec, log).map_err(|error| {
             let mut failure = machine("set up the sandbox", &error);
@@ -76,13 +91,14 @@ impl Run<'_> {
         if self.identities(&closure)? != before {
             return Err(Failure::machine("an input was replaced in the store while the build used it"));
         }
-        if !outcome.exit.success() {
-            return Err(self.exit_failure(&outcome));
-        }
         let duration = outcome.duration;
-        let outputs = self.collect(&outcome, &scratch, closure).map_err(|mut failure| {
-            failure.duration = duration;
-            failure
+        let collected = match outcome.exit.success() {
+            true => self.collect(&outcome, &scratch, closure),
+            false => Err(self.exit_failure(&outcome)),
+        };
+        let outputs = collected.map_err(|failure| {
+            outcome.build.iter().for_each(failed);
+            Failure { duration, ..failure }
         })?;
         Ok(Made { outputs, started_at, duration, log: None })
     }
@@ -226,7 +242,7 @@ impl Run<'_> {
             ),
             exit => (FailureKind::Build, format!("the builder {exit}"), None),
         };
-        Failure { kind, message, hint, log_tail: Vec::new(), duration: outcome.duration }
+        Failure { kind, hint, duration: outcome.duration, ..Failure::build(message) }
     }
 
     /// Copies the outputs out of the sandbox and finds their final paths.

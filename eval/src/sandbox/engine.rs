@@ -79,6 +79,21 @@ impl Engine for Embedded {
     }
 
     fn run(&self, spec: &Spec, log: &mut dyn Write) -> Result<Outcome, EngineError> {
+        self.run_with_terminal(spec, log, &mut drop)
+    }
+}
+
+impl Embedded {
+    /// As [`Engine::run`]; `terminal` is given the other end of a shell's terminal, to be read and written until it closes.
+    ///
+    /// # Errors
+    /// As for [`Engine::run`].
+    pub fn run_with_terminal(
+        &self,
+        spec: &Spec,
+        log: &mut dyn Write,
+        terminal: &mut dyn FnMut(OwnedFd),
+    ) -> Result<Outcome, EngineError> {
         let plan = plan(spec)?;
         let started = Instant::now();
         let (socket, pipe) = self.request(&plan, &spec.conditions.contract)?;
@@ -96,6 +111,7 @@ impl Engine for Embedded {
             verdict: None,
             has_ended: false,
             failure: None,
+            terminal,
         };
         run.follow();
         run.conclude()
@@ -132,6 +148,8 @@ struct Run<'a> {
     has_ended: bool,
     /// Why the engine gives up; the build is being killed then.
     failure: Option<EngineError>,
+    /// Takes the other end of a shell's terminal.
+    terminal: &'a mut dyn FnMut(OwnedFd),
 }
 
 /// What a round of waiting has shown.
@@ -248,6 +266,7 @@ impl Run<'_> {
         let mut descriptors = descriptors.into_iter();
         match report {
             Report::Created => self.init = descriptors.next(),
+            Report::Terminal => descriptors.next().into_iter().for_each(&mut *self.terminal),
             Report::Ready => self.results = descriptors.next().zip(descriptors.next()),
             Report::NotStarted { program, errno } => {
                 self.verdict.get_or_insert_with(|| not_started(&program, errno));

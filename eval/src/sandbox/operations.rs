@@ -3,7 +3,7 @@
 //! Paths inside the sandbox are relative to its root. Sources are opened first, while init still has the caller's
 //! identity; later operations name them by their number in that order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -41,6 +41,19 @@ pub enum Program {
         argv: Vec<Bytes>,
         /// Complete environment, `KEY=value`, sorted.
         env: Vec<Bytes>,
+    },
+    /// A shell for a person.
+    Shell {
+        /// Its path in the sandbox.
+        path: String,
+        /// Complete `argv`.
+        argv: Vec<Bytes>,
+        /// Complete environment, `KEY=value`, sorted.
+        env: Vec<Bytes>,
+        /// Whether it gets a terminal.
+        terminal: bool,
+        /// A directory that is copied to `/build` first.
+        build: Option<String>,
     },
     /// A function of this program.
     Builtin {
@@ -532,20 +545,34 @@ fn program(spec: &Spec) -> Result<Program, SpecError> {
     }
     match &spec.builder {
         Builder::Exec { program, args } => {
-            let base = program.rsplit('/').next().unwrap_or_default();
-            let argv: Vec<Bytes> = [Bytes::from(base)].into_iter().chain(args.iter().cloned()).collect();
-            let path = Bytes::from(program.as_str());
-            if let Some(wrong) = argv.iter().chain([&path]).find(|argument| argument.contains(&0)) {
-                return Err(SpecError::Argument(wrong.clone()));
-            }
-            let pair = |(key, value): (&Bytes, &Bytes)| Bytes::from([key, &b"="[..], value].concat());
-            Ok(Program::Exec { path: program.clone(), argv, env: variables.iter().map(pair).collect() })
+            let argv = argv(program, args)?;
+            Ok(Program::Exec { path: program.clone(), argv, env: environment(&variables) })
         }
+        Builder::Shell { program, args, terminal, build } => Ok(Program::Shell {
+            path: program.clone(),
+            argv: argv(program, args)?,
+            env: environment(&variables),
+            terminal: *terminal,
+            build: build.clone(),
+        }),
         Builder::Builtin { name, out } => {
             let env = variables.into_iter().collect();
             Ok(Program::Builtin { name: name.clone(), env, out: out.clone() })
         }
     }
+}
+
+fn argv(program: &str, args: &[Bytes]) -> Result<Vec<Bytes>, SpecError> {
+    let base = program.rsplit('/').next().unwrap_or_default();
+    let argv: Vec<Bytes> = [Bytes::from(base)].into_iter().chain(args.iter().cloned()).collect();
+    let path = Bytes::from(program);
+    let wrong = argv.iter().chain([&path]).find(|argument| argument.contains(&0)).cloned();
+    wrong.map_or(Ok(argv), |wrong| Err(SpecError::Argument(wrong)))
+}
+
+fn environment(variables: &BTreeMap<Bytes, Bytes>) -> Vec<Bytes> {
+    let pair = |(key, value): (&Bytes, &Bytes)| Bytes::from([key, &b"="[..], value].concat());
+    variables.iter().map(pair).collect()
 }
 
 fn supervision(spec: &Spec) -> Supervision {

@@ -139,6 +139,18 @@ pub enum Builder {
         /// The arguments after `argv[0]`.
         args: Vec<Bytes>,
     },
+    /// A shell in the place of a builder, for a person who wants to stand where a build stands.
+    Shell {
+        /// The path of the program, as the build sees it.
+        program: String,
+        /// The arguments after `argv[0]`.
+        args: Vec<Bytes>,
+        /// Whether it gets a terminal of the sandbox's own, whose other end goes to the caller; else it writes to the
+        /// log as builders do.
+        terminal: bool,
+        /// An input whose content `/build` begins with.
+        build: Option<String>,
+    },
     /// A function of this program, run inside the same sandbox. It is given the environment of the spec.
     Builtin {
         /// Its name, such as `builtin:unpack-v1`.

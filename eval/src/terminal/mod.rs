@@ -3,6 +3,7 @@
 mod bars;
 mod date;
 mod lines;
+mod relay;
 
 use std::io::IsTerminal;
 
@@ -11,6 +12,7 @@ use crate::reporter::Reporter;
 pub use bars::Bars;
 pub use date::utc;
 pub use lines::Lines;
+pub use relay::{Raw, Relay};
 
 /// How much a person wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

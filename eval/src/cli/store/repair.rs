@@ -241,6 +241,7 @@ impl Workshop<'_> {
                 check: false,
                 checking: Checking::default(),
                 limits: Limits::default(),
+                keep_failed: false,
                 overrides: LimitOverrides::default(),
             },
         };

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -14,7 +14,7 @@ use super::super::operations::{Operation, Plan, Program, Resource, Supervision};
 use super::super::spec::{BuiltinCall, Bytes};
 use super::prepare::c_string;
 use super::wire::{self, Report};
-use super::{system, zygote};
+use super::{shell, system, zygote};
 
 /// How eagerly the kernel kills a build when memory runs out: as if it held half of the memory more than it does.
 const OUT_OF_MEMORY_SCORE: i32 = 500;
@@ -40,8 +40,17 @@ pub(super) fn become_builder(plan: &Plan, birth: &Birth<'_>, builtins: zygote::B
         system::exit(126)
     };
     // Not inherited from init: closing the race needs no check, because init is process 1.
-    if let Err(error) = system::set_dumpable(true).and_then(|()| take_standard_streams(birth)) {
+    let streams = match &plan.program {
+        Program::Shell { terminal: true, .. } => shell::take_terminal,
+        _ => take_standard_streams,
+    };
+    if let Err(error) = system::set_dumpable(true).and_then(|()| streams(birth)) {
         failed("prepare the builder's standard streams".into(), &error);
+    }
+    if let Program::Shell { build: Some(build), .. } = &plan.program
+        && let Err(error) = shell::copy_directory(Path::new(build), Path::new("/build"))
+    {
+        failed("copy the directory of the failed build".into(), &error);
     }
     for operation in &plan.enter {
         if let Err(error) = perform(operation, &plan.supervision, birth) {
@@ -49,7 +58,7 @@ pub(super) fn become_builder(plan: &Plan, birth: &Birth<'_>, builtins: zygote::B
         }
     }
     match &plan.program {
-        Program::Exec { path, argv, env } => {
+        Program::Exec { path, argv, env } | Program::Shell { path, argv, env, .. } => {
             let errno = execute(path, argv, env).raw_os_error().unwrap_or(libc::EINVAL);
             let _ = wire::report(birth.caller, &Report::NotStarted { program: path.clone(), errno }, &[]);
             system::exit(127)

@@ -25,6 +25,7 @@ mod inspect;
 mod listing;
 mod modes;
 mod prepare;
+mod shell;
 mod supervisor;
 mod system;
 mod tree;

@@ -123,6 +123,29 @@ pub(super) fn start_session() -> io::Result<()> {
     check_int(unsafe { libc::setsid() }).map(drop)
 }
 
+/// Makes a new terminal of the file system of terminals that this multiplexer belongs to: the side of its programs, and the
+/// side of whoever types.
+pub(super) fn open_terminal(multiplexer: &CStr) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the path ends with a NUL.
+    let theirs = check_int(unsafe { libc::open(multiplexer.as_ptr(), flags) })?;
+    // SAFETY: the descriptor was just made and is nobody else's.
+    let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the request reads one integer, which outlives the call.
+    check_int(unsafe { libc::ioctl(theirs.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
+    // SAFETY: the request takes flags by value and makes a descriptor.
+    let ours = check_int(unsafe { libc::ioctl(theirs.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: as above.
+    Ok((unsafe { OwnedFd::from_raw_fd(ours) }, theirs))
+}
+
+/// Makes this the terminal of the calling process's session.
+pub(super) fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    check_int(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
 /// Takes a user and a group, and drops all other groups where the user namespace permits it.
 pub(super) fn set_identity(user: u32, group: u32, drop_groups: bool) -> io::Result<()> {
     if drop_groups {

@@ -22,6 +22,8 @@ pub(in crate::sandbox) enum Report {
     Created,
     /// The sandbox is set up. Comes with the directory descriptors of the store directory and of `/build`.
     Ready,
+    /// A shell has a terminal. Comes with the other end of it.
+    Terminal,
     /// The builder could not be started, which is a fact about the build.
     NotStarted { program: String, errno: i32 },
     /// An operation failed.
