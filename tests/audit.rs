@@ -71,7 +71,7 @@ fn files_outside_of_the_store_are_compared_too() {
     fs::write(&first, "one\n").unwrap();
     fs::write(&second, "two\n").unwrap();
     let arguments = ["store", "diff", first.to_str().unwrap(), second.to_str().unwrap()];
-    let expected = ".: lines differ\n  @@ line 1 first, then line 1 @@\n  - one\n  + two\n    \n";
+    let expected = ".: lines differ\n  @@ line 1 first, then line 1 @@\n  - one\n  + two\n";
     assert_eq!(workspace.fails(1, &arguments).stdout, expected);
     if installed("diffoscope") {
         let ran = workspace.fails(1, &[&arguments[..], &["--diffoscope"]].concat());

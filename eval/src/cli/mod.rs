@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::sandbox::Embedded;
 use crate::terminal::Verbosity;
 
+mod audit;
 mod build;
 mod caches;
 mod check;
@@ -89,6 +90,8 @@ enum Command {
     Build(build::Arguments),
     /// Prove targets: build them again under other conditions, and name what decides when they differ
     Check(check::Arguments),
+    /// Say what of all that targets are made of is proved, as a table or a page
+    Audit(audit::Arguments),
     /// Show what a target or a derivation is made of
     Show(show::Arguments),
     /// Stand where a build stands, or where one failed, with a shell
@@ -148,6 +151,7 @@ impl Command {
         match self {
             Self::Build(arguments) => arguments.json,
             Self::Check(arguments) => arguments.build.json,
+            Self::Audit(arguments) => arguments.json,
             Self::Show(arguments) => arguments.json,
             Self::Sources(command) => command.wants_json(),
             Self::Store(command) => command.wants_json(),
@@ -166,6 +170,7 @@ fn dispatch(
     match command {
         Command::Build(arguments) => build::run(common, &arguments, engine),
         Command::Check(arguments) => check::run(common, &arguments, engine),
+        Command::Audit(arguments) => audit::run(common, &arguments),
         Command::Show(arguments) => show::run(common, &arguments).map(|()| 0),
         Command::Shell(arguments) => shell::run(common, &arguments, engine),
         Command::Log(arguments) => log::run(common, &arguments).map(|()| 0),

@@ -94,7 +94,7 @@ impl Bytes {
     }
 
     /// The windows, and the texts if there are any, as lines.
-    fn windows(&self) -> String {
+    pub(crate) fn windows(&self) -> String {
         let mut text = String::new();
         let sides = [('-', &self.first, &self.first_text), ('+', &self.second, &self.second_text)];
         for (mark, _, words) in &sides {

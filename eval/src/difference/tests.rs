@@ -123,7 +123,7 @@ b/c/d: lines differ
   - two
   + 2
     three
-    \nb/c/new: only the second has it
+b/c/new: only the second has it
 l: target is `a` first, then `b`
 likely causes:
   permission bits: set them explicitly
@@ -315,7 +315,6 @@ fn the_record_for_programs_has_all_of_it() {
                 "lines": [
                     { "only_in": "first", "text": "one" },
                     { "only_in": "second", "text": "two" },
-                    { "only_in": null, "text": "" },
                 ],
             }],
             "omitted": 0,

@@ -184,6 +184,11 @@ fn hunk(left: &[&[u8]], right: &[&[u8]], group: &[Edit], causes: &mut Vec<Cause>
         position = edit.first.1;
     }
     lines.extend(left[position..left.len().min(position + CONTEXT)].iter().map(|line| same(line)));
+    // The empty line after the last line end is of interest only where it differs.
+    if lines.last().is_some_and(|line: &Line| line.only_in.is_none() && line.text.is_empty()) && position < left.len() {
+        let reaches_end = position + CONTEXT >= left.len();
+        lines.truncate(lines.len() - usize::from(reaches_end));
+    }
     Hunk { first_line: start + 1, second_line: second_start + 1, lines }
 }
 
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn changed_lines_are_shown_in_their_surroundings() {
-        assert_eq!(shown("a\nb\nc\nd\ne\nf\n", "a\nb\nc\nD\ne\nf\n"), "@1,1| a| b| c|-d|+D| e| f| ");
+        assert_eq!(shown("a\nb\nc\nd\ne\nf\n", "a\nb\nc\nD\ne\nf\n"), "@1,1| a| b| c|-d|+D| e| f");
         assert_eq!(shown("a\nb", "b\nc"), "@1,1|-a| b|+c");
         assert_eq!(shown("", "x"), "@1,1|+x");
         assert_eq!(shown("x\n", "x"), "@1,1| x|-");
@@ -304,7 +309,7 @@ mod tests {
         let long = "x".repeat(100_000);
         let found = shown(&format!("{long}1{long}"), &format!("{long}2{long}"));
         assert!(found.len() < 1200 && found.contains("x1x") && found.contains("x2x"), "{}", found.len());
-        assert_eq!(shown("a\x1b[31m\n", "b\n"), "@1,1|-a\\u{1b}[31m|+b| ");
+        assert_eq!(shown("a\x1b[31m\n", "b\n"), "@1,1|-a\\u{1b}[31m|+b");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "arguments may name files outside of the store")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ fn two_builds(common: &Common, store: LocalStore, argument: &str) -> Result<(Pat
             }
             let derivation = &subjects.derivations[path];
             for output in derivation.outputs.keys() {
-                if let Some((first, second)) = different_builds(&store, (path, derivation), output)? {
+                if let Some((first, second)) = different_builds(&store, &subjects.derivations, path, output)? {
                     return Ok((store.physical_path(&first), store.physical_path(&second)));
                 }
             }
@@ -108,11 +108,12 @@ fn two_builds(common: &Common, store: LocalStore, argument: &str) -> Result<(Pat
 /// Two valid objects that one output became, the second different from the first.
 fn different_builds(
     store: &LocalStore,
-    (path, derivation): (&StorePath, &Derivation),
+    derivations: &BTreeMap<StorePath, Arc<Derivation>>,
+    path: &StorePath,
     output: &str,
 ) -> Result<Option<(StorePath, StorePath)>, Failure> {
     let mut builds = store.provenance(path, output)?;
-    if let Some(resolved) = resolved_path(store, path, derivation)? {
+    if let Some(resolved) = resolved_path(store, derivations, path)? {
         builds.extend(store.provenance(&resolved, output)?);
     }
     let Some(second) = builds.iter().rev().find(|build| build.verdict == Verdict::Different) else { return Ok(None) };
