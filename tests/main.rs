@@ -10,6 +10,7 @@
 )]
 
 mod audit;
+mod browser;
 mod build;
 mod caches;
 mod check;

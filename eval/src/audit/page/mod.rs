@@ -45,7 +45,7 @@ pub fn render(audit: &Audit) -> String {
 fn head(page: &mut Markup, audit: &Audit) {
     let hash = |text: &str| BASE64.encode(&Sha256::digest(text.as_bytes()));
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+        "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
         hash(STYLE),
         hash(SCRIPT)
     );
