@@ -4,23 +4,23 @@
 //! but not lead it elsewhere. Sockets, pipes and devices are refused; set-uid bits, owners, times and extended
 //! attributes are left behind.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::descent::{Descent, entries, open_directory, permit_owner};
+use super::deposit::{CHUNK, Deposit, Folder, Stream, create, finish_directory, read_some};
+use super::descent::{Descent, open_directory, permit_owner};
 use super::failure::{FileError, on_one_line};
+use super::look::Look;
 use super::rewrite::Rewriter;
-use crate::nar::{EncodeError, Encoder};
-use crate::path::HASH_PART_LENGTH;
-
-/// The bytes of file content handled at once.
-const CHUNK: usize = 256 * 1024;
+use crate::nar::{EncodeError, Encoder, LISTING_LENGTH, Listed, Listing};
 
 /// Why something could not be made into a store object.
 #[derive(Debug, thiserror::Error)]
@@ -101,39 +101,53 @@ pub(super) struct Manner<'a> {
 /// Everything gets its final mode and time but the root, if it is a directory: that one stays writable, because moving
 /// a directory elsewhere takes the right to write it.
 pub(super) fn copy_tree<W: Write>(
-    (source, source_name): (BorrowedFd<'_>, &OsStr),
-    (target, target_name): (BorrowedFd<'_>, &OsStr),
+    source: (BorrowedFd<'_>, &OsStr),
+    target: (BorrowedFd<'_>, &OsStr),
     sink: W,
     manner: Manner<'_>,
+    look: Option<&mut Look>,
 ) -> Result<(Kind, W), StageError> {
-    let mut copier = Copier { manner, nar: Encoder::new(sink), chunk: vec![0; CHUNK], left: manner.limit };
-    let mut walk = Walk::default();
-    let root = Node { from: source_name.to_owned(), to: target_name.to_owned(), kind: FileType::Unknown };
-    let copied = copier.copy_node(source, target, &root).map_err(|trouble| trouble.at(source_name.into()))?;
-    let kind = walk.enter_directory(&root, copied)?;
-    while let Some(children) = walk.levels.last_mut() {
-        match children.next() {
-            Some(child) => copier.copy_child(&mut walk, &child)?,
-            None => copier.leave_directory(&mut walk)?,
-        }
+    let nar = Encoder::new(sink);
+    let (source, source_name) = source;
+    let (target, target_name) = target;
+    let (copied, faults) = std::thread::scope(|scope| {
+        let deposit = Deposit::new(scope, manner.modes_are_kept);
+        let faults = Arc::clone(deposit.faults());
+        let listing_buffer = Vec::new();
+        let mut copier = Copier { manner, nar, deposit, left: manner.limit, listing_buffer, look };
+        let kind = copier.copy_all((source, &c_string(source_name)), (target, &c_string(target_name)));
+        copier.deposit.finish();
+        (kind.map(|kind| (kind, copier.nar)), faults)
+    });
+    // What went wrong elsewhere came first, and may be why this thread stopped.
+    if let Some((trouble, place)) = faults.take() {
+        return Err(trouble.at(source_name_of(source_name, place.as_deref(), target_name)));
     }
-    let (sink, _) = copier.nar.finish().map_err(|source| Trouble::Unhashed(source).at(source_name.into()))?;
+    let (kind, nar) = copied?;
+    let (sink, _) = nar.finish().map_err(|source| Trouble::Unhashed(source).at(source_name.into()))?;
     Ok((kind, sink))
 }
 
-/// Something to be copied, and what it is called in the copy.
-#[derive(Debug)]
-struct Node {
-    from: OsString,
-    to: OsString,
-    kind: FileType,
+fn c_string(name: &OsStr) -> CString {
+    // A name with a NUL is of nothing; so is the empty one.
+    CString::new(name.as_bytes()).unwrap_or_default()
+}
+
+/// Where in the tree that is copied a file of the copy belongs.
+fn source_name_of(source_name: &OsStr, place: Option<&Path>, target_name: &OsStr) -> PathBuf {
+    let inside = place.and_then(|place| {
+        let mut components = place.components();
+        components.by_ref().find(|component| component.as_os_str() == target_name)?;
+        Some(components.as_path().to_owned())
+    });
+    Path::new(source_name).join(inside.unwrap_or_default())
 }
 
 /// What copying one node came to.
 enum Copied {
     Leaf(Kind),
     /// A directory, made and empty: where it is copied from and to, and what it is to hold.
-    Directory(OwnedFd, OwnedFd, Vec<Node>),
+    Directory(OwnedFd, OwnedFd, Listing),
 }
 
 /// Where one is in both trees.
@@ -141,58 +155,108 @@ enum Copied {
 struct Walk {
     source: Descent,
     target: Descent,
-    /// What is still to be copied in each of the directories that are entered.
-    levels: Vec<std::vec::IntoIter<Node>>,
+    levels: Vec<Level>,
+}
+
+/// A directory that is entered.
+struct Level {
+    /// What is still to be copied.
+    children: Listing,
+    /// The directory of the copy, while files that were put there may still be missing.
+    folder: Weak<Folder>,
 }
 
 impl Walk {
-    fn enter_directory(&mut self, node: &Node, copied: Copied) -> Result<Kind, StageError> {
+    fn enter(&mut self, name: &OsStr, renamed: &OsStr, copied: Copied) -> Result<Kind, StageError> {
         match copied {
             Copied::Leaf(kind) => Ok(kind),
             Copied::Directory(source, target, children) => {
                 // The path is put together for an error only: for every level of a deep tree it would take for ever.
-                if let Err(error) =
-                    self.source.push(&node.from, source).and_then(|()| self.target.push(&node.to, target))
-                {
+                if let Err(error) = self.source.push(name, source).and_then(|()| self.target.push(renamed, target)) {
                     return Err(FileError::new("enter", self.source.path(), error).into());
                 }
-                self.levels.push(children.into_iter());
+                self.levels.push(Level { children, folder: Weak::new() });
                 Ok(Kind::Directory)
             }
         }
     }
 }
 
-struct Copier<'a, W: Write> {
-    manner: Manner<'a>,
-    nar: Encoder<W>,
-    chunk: Vec<u8>,
-    /// Bytes that files may still have.
-    left: u64,
+/// What is copied, and what it is called in the copy.
+#[derive(Clone, Copy)]
+struct Node<'a> {
+    source: BorrowedFd<'a>,
+    from: &'a CStr,
+    target: BorrowedFd<'a>,
+    to: &'a CStr,
 }
 
-impl<W: Write> Copier<'_, W> {
-    fn copy_child(&mut self, walk: &mut Walk, child: &Node) -> Result<(), StageError> {
-        let (source, target) = (walk.source.fd(), walk.target.fd());
-        let (source, target) = source.zip(target).expect("children belong to an entered directory");
+struct Copier<'scope, 'env, 'look, W: Write> {
+    manner: Manner<'env>,
+    nar: Encoder<W>,
+    deposit: Deposit<'scope, 'env>,
+    /// Bytes that files may still have.
+    left: u64,
+    listing_buffer: Vec<MaybeUninit<u8>>,
+    look: Option<&'look mut Look>,
+}
+
+impl<W: Write> Copier<'_, '_, '_, W> {
+    fn copy_all(
+        &mut self,
+        (source, from): (BorrowedFd<'_>, &CStr),
+        (target, to): (BorrowedFd<'_>, &CStr),
+    ) -> Result<Kind, StageError> {
+        let mut walk = Walk::default();
+        let root = Node { source, from, target, to };
+        let name = OsStr::from_bytes(from.to_bytes());
+        let copied = self.copy_node(root, FileType::Unknown, None).map_err(|trouble| trouble.at(name.into()))?;
+        let kind = walk.enter(name, OsStr::from_bytes(to.to_bytes()), copied)?;
+        while !walk.levels.is_empty() {
+            self.copy_next(&mut walk)?;
+        }
+        Ok(kind)
+    }
+
+    /// Copies the next child of the present directory, or leaves it.
+    fn copy_next(&mut self, walk: &mut Walk) -> Result<(), StageError> {
+        let is_root = walk.levels.len() == 1;
+        let Walk { source: above, target, levels } = &mut *walk;
+        let level = levels.last_mut().expect("one directory is entered at least");
+        let Some(Listed { name, renamed, kind }) = level.children.next() else {
+            return self.leave_directory(walk);
+        };
+        let (source, target) = above.fd().zip(target.fd()).expect("children belong to an entered directory");
+        let node = Node { source, from: name, target, to: renamed };
         let copied = self
             .nar
-            .entry(child.to.as_bytes())
+            .entry(renamed.to_bytes())
             .map_err(Trouble::Unhashed)
-            .and_then(|()| self.copy_node(source, target, child))
-            .map_err(|trouble| trouble.at(walk.source.path_of(&child.from)))?;
-        walk.enter_directory(child, copied)?;
+            .and_then(|()| self.copy_node(node, kind, Some((&mut level.folder, is_root))))
+            .map_err(|trouble| trouble.at(above.path_of(OsStr::from_bytes(name.to_bytes()))))?;
+        if let Copied::Directory(..) = copied {
+            let [name, renamed] = [name, renamed].map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+            walk.enter(&name, &renamed, copied)?;
+        }
         Ok(())
     }
 
     /// Gives a directory whose entries are all copied its final form, and goes back to the one above.
     fn leave_directory(&mut self, walk: &mut Walk) -> Result<(), StageError> {
-        walk.levels.pop();
-        let is_root = walk.levels.is_empty();
+        let level = walk.levels.pop().expect("a directory is left that was entered");
         let fd = walk.target.fd().expect("a directory is left that was entered");
-        let mode = if is_root { 0o755 } else { 0o555 };
-        let finish = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).and_then(|()| set_times(fd));
-        finish
+        let finished = match level.folder.upgrade() {
+            // Its last files are on their way; whoever makes them finishes it.
+            Some(folder) => {
+                folder.leave();
+                Ok(())
+            }
+            None => finish_directory(fd, walk.levels.is_empty()),
+        };
+        if let Some(look) = &mut self.look {
+            look.leave();
+        }
+        finished
             .map_err(Trouble::failed("finish the copy of"))
             .and_then(|()| self.nar.end_directory().map_err(Trouble::Unhashed))
             .map_err(|trouble| trouble.at(walk.source.path()))?;
@@ -200,126 +264,154 @@ impl<W: Write> Copier<'_, W> {
         Ok(left.map_err(|source| FileError::new("return to", walk.source.path(), source))?)
     }
 
-    fn copy_node(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, node: &Node) -> Result<Copied, Trouble> {
-        let kind = match node.kind {
+    fn copy_node(
+        &mut self,
+        node: Node<'_>,
+        kind: FileType,
+        folder: Option<(&mut Weak<Folder>, bool)>,
+    ) -> Result<Copied, Trouble> {
+        let kind = match kind {
             FileType::Unknown => {
-                let stat = rustix::fs::statat(source, &node.from, AtFlags::SYMLINK_NOFOLLOW);
+                let stat = rustix::fs::statat(node.source, node.from, AtFlags::SYMLINK_NOFOLLOW);
                 FileType::from_raw_mode(stat.map_err(Trouble::failed("look at"))?.st_mode)
             }
             known => known,
         };
         match kind {
-            FileType::RegularFile => self.copy_file(source, target, node).map(Copied::Leaf),
-            FileType::Symlink => self.copy_symlink(source, target, node).map(Copied::Leaf),
-            FileType::Directory => self.start_directory(source, target, node),
+            FileType::RegularFile => self.copy_file(node, folder).map(Copied::Leaf),
+            FileType::Symlink => self.copy_symlink(node).map(Copied::Leaf),
+            FileType::Directory => self.start_directory(node),
             other => Err(Trouble::Unsupported(describe(other))),
         }
     }
 
-    fn copy_file(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, node: &Node) -> Result<Kind, Trouble> {
-        // Non-blocking, in case a pipe took the file's place.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(source, &node.from, flags, Mode::empty());
-        let input = match open() {
-            Err(Errno::ACCESS) if self.manner.access == Access::MayBeGranted => {
-                permit_owner(source, &node.from, Mode::RUSR).and_then(|()| open())
-            }
-            other => other,
-        }
-        .map_err(Trouble::failed("open"))?;
+    fn copy_file(&mut self, node: Node<'_>, folder: Option<(&mut Weak<Folder>, bool)>) -> Result<Kind, Trouble> {
+        let input = self.open_file(node)?;
         let stat = rustix::fs::fstat(&input).map_err(Trouble::failed("look at"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Trouble::Changed);
+        }
+        // Before the first byte is read, so that what changes from now on looks different.
+        if let Some(look) = &mut self.look {
+            look.leaf(node.from, &stat);
         }
         let size = u64::try_from(stat.st_size).map_err(|_| Trouble::Changed)?;
         // Known before a byte is written: a file with holes may claim far more than any disk has.
         self.left = self.left.checked_sub(size).ok_or(Trouble::TooLarge(self.manner.limit))?;
         let executable = stat.st_mode & 0o100 != 0;
-        let mode = Mode::from_raw_mode(if executable { 0o555 } else { 0o444 });
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let output =
-            rustix::fs::openat(target, &node.to, flags, mode).map_err(Trouble::failed("create the copy of"))?;
         self.nar.regular(executable, size).map_err(Trouble::Unhashed)?;
-        self.copy_content(&input, &output, size)?;
-        if !self.manner.modes_are_kept {
-            rustix::fs::fchmod(&output, mode).map_err(Trouble::failed("finish the copy of"))?;
+        match (usize::try_from(size), folder) {
+            (Ok(size), Some(folder)) if size < CHUNK / 2 => self.copy_small(node, &input, size, executable, folder)?,
+            _ => self.copy_large(node, input, size, executable)?,
         }
-        set_times(output.as_fd()).map_err(Trouble::failed("finish the copy of"))?;
         Ok(Kind::Regular { executable })
     }
 
-    /// Copies exactly `size` bytes. The last bytes of each chunk wait for the next one while a hash part may go on there.
-    fn copy_content(&mut self, input: &OwnedFd, output: &OwnedFd, size: u64) -> Result<(), Trouble> {
-        let withheld = if self.manner.rewriter.is_empty() { 0 } else { HASH_PART_LENGTH - 1 };
-        let (mut held, mut unread) = (0, size);
-        loop {
-            let wanted = self.chunk.len() - held;
-            let read = read_some(input, &mut self.chunk[held..]).map_err(Trouble::failed("read"))?;
-            unread = unread.checked_sub(read as u64).ok_or(Trouble::Changed)?;
-            let is_end = read == 0 || (read < wanted && unread == 0);
-            let filled = held + read;
-            self.manner.rewriter.rewrite(&mut self.chunk[..filled]);
-            held = if is_end { 0 } else { withheld.min(filled) };
-            let ready = &self.chunk[..filled - held];
-            write_all(output, ready).map_err(Trouble::failed("write the copy of"))?;
-            self.nar.contents(ready).map_err(Trouble::Unhashed)?;
-            if is_end {
-                return if unread == 0 { Ok(()) } else { Err(Trouble::Changed) };
+    fn open_file(&self, node: Node<'_>) -> Result<OwnedFd, Trouble> {
+        // Non-blocking, in case a pipe took the file's place.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(node.source, node.from, flags, Mode::empty());
+        match open() {
+            Err(Errno::ACCESS) if self.manner.access == Access::MayBeGranted => {
+                permit_owner(node.source, node.from, Mode::RUSR).and_then(|()| open())
             }
-            self.chunk.copy_within(filled - held..filled, 0);
+            other => other,
         }
+        .map_err(Trouble::failed("open"))
     }
 
-    fn copy_symlink(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, node: &Node) -> Result<Kind, Trouble> {
-        let link = rustix::fs::readlinkat(source, &node.from, Vec::new()).map_err(Trouble::failed("read the link"))?;
+    /// Reads a file whole, and leaves it to be written with others.
+    fn copy_small(
+        &mut self,
+        node: Node<'_>,
+        input: &OwnedFd,
+        size: usize,
+        executable: bool,
+        (folder, is_root): (&mut Weak<Folder>, bool),
+    ) -> Result<(), Trouble> {
+        let room = self.deposit.room(size)?;
+        let mut filled = 0;
+        // One byte more than there should be, so that one call tells that there are no more.
+        while filled < room.len() {
+            match read_some(input, &mut room[filled..]).map_err(Trouble::failed("read"))? {
+                0 => break,
+                count if count + filled == size => {
+                    filled = size;
+                    break;
+                }
+                count => filled += count,
+            }
+        }
+        if filled != size {
+            return Err(Trouble::Changed);
+        }
+        self.manner.rewriter.rewrite(&mut room[..size]);
+        self.nar.contents(&room[..size]).map_err(Trouble::Unhashed)?;
+        let folder = match folder.upgrade() {
+            Some(folder) => folder,
+            None => {
+                let new = Folder::new(node.target, is_root, self.deposit.faults());
+                let new = Arc::new(new.map_err(Trouble::failed("create the copy of"))?);
+                *folder = Arc::downgrade(&new);
+                new
+            }
+        };
+        self.deposit.put(folder, node.to, executable, size);
+        Ok(())
+    }
+
+    fn copy_large(&mut self, node: Node<'_>, input: OwnedFd, size: u64, executable: bool) -> Result<(), Trouble> {
+        let output = create(node.target, node.to, executable)?;
+        let stream = Stream { input, output, rewriter: self.manner.rewriter, unread: size, held: Vec::new() };
+        let nar = &mut self.nar;
+        self.deposit.stream(stream, executable, |piece| nar.contents(piece).map_err(Trouble::Unhashed))
+    }
+
+    fn copy_symlink(&mut self, node: Node<'_>) -> Result<Kind, Trouble> {
+        if let Some(look) = &mut self.look {
+            let stat = rustix::fs::statat(node.source, node.from, AtFlags::SYMLINK_NOFOLLOW);
+            look.leaf(node.from, &stat.map_err(Trouble::failed("look at"))?);
+        }
+        let link =
+            rustix::fs::readlinkat(node.source, node.from, Vec::new()).map_err(Trouble::failed("read the link"))?;
         let mut link = link.into_bytes();
         self.manner.rewriter.rewrite(&mut link);
         self.nar.symlink(&link).map_err(Trouble::Unhashed)?;
-        rustix::fs::symlinkat(OsStr::from_bytes(&link), target, &node.to)
-            .and_then(|()| rustix::fs::utimensat(target, &node.to, &EPOCH, AtFlags::SYMLINK_NOFOLLOW))
+        rustix::fs::symlinkat(OsStr::from_bytes(&link), node.target, node.to)
+            .and_then(|()| rustix::fs::utimensat(node.target, node.to, &EPOCH, AtFlags::SYMLINK_NOFOLLOW))
             .map_err(Trouble::failed("create the copy of"))?;
         Ok(Kind::Symlink)
     }
 
-    fn start_directory(
-        &mut self,
-        source: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
-        node: &Node,
-    ) -> Result<Copied, Trouble> {
-        let input = match open_directory(source, &node.from) {
+    fn start_directory(&mut self, node: Node<'_>) -> Result<Copied, Trouble> {
+        let open = || open_directory(node.source, node.from);
+        let input = match open() {
             Err(Errno::ACCESS) if self.manner.access == Access::MayBeGranted => {
-                permit_owner(source, &node.from, Mode::RUSR | Mode::XUSR)
-                    .and_then(|()| open_directory(source, &node.from))
+                permit_owner(node.source, node.from, Mode::RUSR | Mode::XUSR).and_then(|()| open())
             }
             other => other,
         }
         .map_err(Trouble::failed("open"))?;
-        let found = entries(input.as_fd()).map_err(Trouble::failed("list"))?;
-        let mut children: Vec<Node> = found
-            .into_iter()
-            .map(|entry| Node { to: self.rewritten(entry.name()), from: entry.name().to_owned(), kind: entry.kind })
-            .collect();
-        if !self.manner.rewriter.is_empty() {
-            // The order is that of the new names.
-            children.sort_unstable_by(|a, b| a.to.cmp(&b.to));
+        // Before it is listed, so that what changes from now on looks different.
+        if let Some(look) = &mut self.look {
+            look.enter(node.from, &rustix::fs::fstat(&input).map_err(Trouble::failed("look at"))?);
         }
-        let output = rustix::fs::mkdirat(target, &node.to, Mode::RWXU)
-            .and_then(|()| open_directory(target, &node.to))
+        self.listing_buffer.resize(LISTING_LENGTH, MaybeUninit::uninit());
+        let mut children = Listing::read(input.as_fd(), &mut self.listing_buffer).map_err(Trouble::failed("list"))?;
+        if !self.manner.rewriter.is_empty() {
+            children.rename(|name| self.manner.rewriter.rewrite(name));
+        }
+        let output = rustix::fs::mkdirat(node.target, node.to, Mode::RWXU)
+            .and_then(|()| open_directory(node.target, node.to))
             .map_err(Trouble::failed("create the copy of"))?;
         self.nar.directory().map_err(Trouble::Unhashed)?;
         Ok(Copied::Directory(input, output, children))
     }
-
-    fn rewritten(&self, name: &OsStr) -> OsString {
-        let mut name = name.as_bytes().to_vec();
-        self.manner.rewriter.rewrite(&mut name);
-        OsString::from_vec(name)
-    }
 }
 
 /// What went wrong with a node, by one that does not know its path.
-enum Trouble {
+#[derive(Debug)]
+pub(super) enum Trouble {
     Unsupported(&'static str),
     TooLarge(u64),
     Changed,
@@ -328,7 +420,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn failed(action: &'static str) -> impl Fn(Errno) -> Self {
+    pub(super) fn failed(action: &'static str) -> impl Fn(Errno) -> Self {
         move |source| match source {
             // What was a file, or a directory, a moment ago is something else now.
             Errno::LOOP | Errno::NOTDIR => Self::Changed,
@@ -366,10 +458,6 @@ pub(super) const EPOCH: Timestamps = Timestamps {
 /// Gives an open file the store's modification time.
 pub(super) fn set_times(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::fs::futimens(file, &EPOCH)
-}
-
-fn read_some(input: &OwnedFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
-    rustix::io::retry_on_intr(|| rustix::io::read(input, &mut *buffer))
 }
 
 /// Writes all bytes to a file.

@@ -80,13 +80,17 @@ pub(super) fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Entry
 }
 
 /// Opens a directory that must be a directory itself, not a link to one.
-pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(parent: BorrowedFd<'_>, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
 }
 
 /// Gives the owner the permission bits `wanted` on a regular file or directory, whatever its present mode, never
 /// through a link.
-pub(super) fn permit_owner(parent: BorrowedFd<'_>, name: &OsStr, wanted: Mode) -> rustix::io::Result<()> {
+pub(super) fn permit_owner(
+    parent: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+    wanted: Mode,
+) -> rustix::io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     let mode = rustix::fs::fstat(&file)?.st_mode;

@@ -16,7 +16,7 @@ use super::remove::remove_tree;
 use crate::nar::DIRECTORY;
 
 /// The directories of a store's home.
-const DIRECTORIES: [&str; 8] = ["store", "db", "log", "tmp", "locks", "locks/objects", "downloads", "roots"];
+const DIRECTORIES: [&str; 9] = ["store", "db", "log", "tmp", "locks", "locks/objects", "downloads", "roots", "seen"];
 /// The file in a staging directory whose lock says that its process lives.
 pub(super) const SESSION_LOCK: &str = "lock";
 

@@ -9,12 +9,14 @@
 //!   [protects](LocalStore::protect). [`LocalStore::collect_garbage`] deletes the rest, at any time.
 //! - Nothing here runs builds or knows what a derivation says.
 
+mod add;
 mod barrier;
 mod checks;
 mod collect;
 mod copy;
 mod database;
 mod delete;
+mod deposit;
 mod derivations;
 mod descent;
 mod failure;
@@ -24,6 +26,7 @@ mod foreign;
 mod layout;
 mod lock;
 mod logs;
+mod look;
 mod make_address;
 mod metadata;
 mod optimise;
@@ -38,6 +41,7 @@ mod repair;
 mod reserve;
 mod rewrite;
 mod roots;
+mod seen;
 mod share;
 mod signatures;
 mod stage;
@@ -54,6 +58,7 @@ use self::lock::Patience;
 use self::temporary_roots::Protection;
 use crate::path::{StoreDir, StorePath};
 
+pub use self::add::{Added, Source};
 pub use self::checks::{CheckRecord, Evidence, Standing};
 pub use self::collect::{CollectError, Collected, DeadObject, DeleteDeadError, Garbage, OutputsOf, Policy};
 pub use self::copy::{Kind, StageError};

@@ -97,10 +97,11 @@ impl LocalStore {
         // Before anybody asks what is valid: a collector may be at work.
         self.protect(objects.keys().chain(objects.values().flat_map(|object| &object.references)))?;
         let _locks = acquire_objects(&self.layout.object_locks, objects.keys())?;
-        let mut infos = BTreeMap::new();
-        for path in objects.keys() {
-            if let Some(info) = self.path_info(path)? {
-                infos.insert(path.clone(), info);
+        let (mut infos, mut vanished) = (BTreeMap::new(), Vec::new());
+        for path in self.registered_paths(objects.keys())? {
+            match self.path_info(&path)? {
+                Some(info) => drop(infos.insert(path, info)),
+                None => vanished.push(path),
             }
         }
         objects.retain(|path, _| !infos.contains_key(path));
@@ -109,6 +110,7 @@ impl LocalStore {
         } else {
             self.check_references(&objects)?;
             let registered_at = now();
+            self.withdraw(vanished.iter())?;
             self.put_in_place(&objects, registered_at, records)?;
             infos.extend(objects.into_iter().map(|(path, object)| (path, info(object, registered_at))));
         }
@@ -138,7 +140,6 @@ impl LocalStore {
         registered_at: i64,
         records: &[RealisationRecord],
     ) -> Result<(), RegisterError> {
-        self.withdraw(objects.keys())?;
         let moved = objects.values().try_for_each(|object| self.move_in(object));
         let result = moved
             .and_then(|()| self.make_durable(objects.keys()))
@@ -153,6 +154,23 @@ impl LocalStore {
             }
         }
         result
+    }
+
+    /// Those of the paths that have a row, whether the objects are there or not.
+    fn registered_paths<'a>(
+        &self,
+        paths: impl Iterator<Item = &'a StorePath> + Clone,
+    ) -> Result<Vec<StorePath>, DatabaseError> {
+        self.database.read("look up objects", |connection| {
+            let mut statement = connection.prepare_cached("SELECT 1 FROM objects WHERE path = ?1 AND withdrawn = 0")?;
+            let mut found = Vec::new();
+            for path in paths.clone() {
+                if statement.exists([path.base_name()])? {
+                    found.push(path.clone());
+                }
+            }
+            Ok(found)
+        })
     }
 
     /// Marks the rows of objects that vanished from the disk, so that what is put in their place is not valid too early.
@@ -187,6 +205,7 @@ impl LocalStore {
             other => other,
         };
         moved.map_err(fail("move a new object to"))?;
+        object.staged.moved();
         if object.staged.kind() == Kind::Directory {
             let directory = open_directory(target.0, target.1).map_err(fail("open"))?;
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))
@@ -225,12 +244,11 @@ impl LocalStore {
             return Ok(());
         }
         self.database.write("register objects", |transaction| {
-            for (path, object) in objects {
-                write_object(transaction, path, object, registered_at)?;
-            }
+            let write = |(path, object)| write_object(transaction, path, object, registered_at);
+            let ids = objects.iter().map(write).collect::<rusqlite::Result<Vec<i64>>>()?;
             // After all objects, since they may refer to each other.
-            for (path, object) in objects {
-                write_references(transaction, path, object)?;
+            for ((path, object), id) in objects.iter().zip(ids) {
+                write_references(transaction, path, object, id)?;
             }
             Ok(insert_realisations(transaction, records)?)
         })
@@ -242,32 +260,35 @@ fn write_object(
     path: &StorePath,
     object: &Registration,
     registered_at: i64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let statement = "INSERT INTO objects (path, nar_hash, nar_size, deriver, content_address, registered_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (path) DO UPDATE SET nar_hash = ?2, nar_size = ?3, deriver = ?4, content_address = ?5,
-            registered_at = ?6, verified_at = NULL, withdrawn = 0";
-    transaction.prepare_cached(statement)?.execute(params![
-        path.base_name(),
-        object.staged.nar_hash().as_bytes(),
-        i64::try_from(object.staged.nar_size()).unwrap_or(i64::MAX),
-        object.deriver.as_ref().map(StorePath::base_name),
-        object.content_address.as_ref().map(ToString::to_string),
-        registered_at,
-    ])?;
-    Ok(())
+            registered_at = ?6, verified_at = NULL, withdrawn = 0
+        RETURNING id";
+    transaction.prepare_cached(statement)?.query_row(
+        params![
+            path.base_name(),
+            object.staged.nar_hash().as_bytes(),
+            i64::try_from(object.staged.nar_size()).unwrap_or(i64::MAX),
+            object.deriver.as_ref().map(StorePath::base_name),
+            object.content_address.as_ref().map(ToString::to_string),
+            registered_at,
+        ],
+        |row| row.get(0),
+    )
 }
 
 fn write_references(
     transaction: &Transaction<'_>,
     path: &StorePath,
     object: &Registration,
+    referrer: i64,
 ) -> Result<(), Refused<RegisterError>> {
     let find = "SELECT id FROM objects WHERE path = ?1 AND withdrawn = 0";
     let id_of = |path: &StorePath| -> rusqlite::Result<Option<i64>> {
         transaction.prepare_cached(find)?.query_row([path.base_name()], |row| row.get(0)).optional()
     };
-    let referrer = id_of(path)?;
     transaction.prepare_cached("DELETE FROM object_references WHERE referrer = ?1")?.execute([referrer])?;
     let mut insert = transaction.prepare_cached("INSERT INTO object_references VALUES (?1, ?2)")?;
     for reference in &object.references {
@@ -275,7 +296,7 @@ fn write_references(
         let Some(id) = id_of(reference)? else {
             return Err(Refused::Because(missing(path, reference)));
         };
-        insert.execute([referrer, Some(id)])?;
+        insert.execute([referrer, id])?;
     }
     Ok(())
 }

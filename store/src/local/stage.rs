@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +15,7 @@ use super::LocalStore;
 use super::copy::{Access, Kind, Manner, StageError, copy_tree, set_times};
 use super::failure::FileError;
 use super::layout::Session;
+use super::look::Look;
 use super::remove::remove_tree;
 use super::rewrite::Rewriter;
 use crate::hash::{Sha256Digest, Sha256Hasher};
@@ -87,6 +89,11 @@ impl Staged {
         self.place.path()
     }
 
+    /// Says that it was moved to where it belongs.
+    pub(super) fn moved(&self) {
+        self.place.moved();
+    }
+
     /// The directory it lies in and its name there.
     pub(super) fn place(&self) -> (BorrowedFd<'_>, &OsStr) {
         self.place.get()
@@ -98,6 +105,8 @@ impl Staged {
 pub(super) struct Place {
     session: Arc<Session>,
     name: OsString,
+    /// Whether what had the name was moved to the store.
+    is_moved: AtomicBool,
 }
 
 impl Place {
@@ -107,6 +116,11 @@ impl Place {
 
     pub(super) fn path(&self) -> PathBuf {
         self.session.path().join(&self.name)
+    }
+
+    /// Says that nothing has the name any more.
+    pub(super) fn moved(&self) {
+        self.is_moved.store(true, Ordering::Relaxed);
     }
 }
 
@@ -124,8 +138,10 @@ impl Workplace {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // After registration there is nothing left here. What cannot be removed now goes with the staging directory.
-        let _ = remove_tree(self.session.fd(), &self.name);
+        if !self.is_moved.load(Ordering::Relaxed) {
+            // What cannot be removed now goes with the staging directory.
+            let _ = remove_tree(self.session.fd(), &self.name);
+        }
     }
 }
 
@@ -154,7 +170,7 @@ impl LocalStore {
             modes_are_kept: place.session.modes_are_kept,
             limit,
         };
-        copy_to(place, (parent, entry), manner, candidates, own)
+        copy_to(place, (parent, entry), manner, candidates, own, None)
     }
 
     /// Copies the tree at `path`, which is left as it is; a link at `path` itself is copied as a link. Nothing is scanned for.
@@ -162,16 +178,22 @@ impl LocalStore {
     /// # Errors
     /// As for [`LocalStore::stage_from_fd`].
     pub fn stage_from_path(&self, path: &Path) -> Result<Staged, StageError> {
-        let (parent, name) = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) if parent.as_os_str().is_empty() => (Path::new("."), name),
-            (Some(parent), Some(name)) => (parent, name),
-            // `/` or a path that ends in `..`.
-            _ => (path, OsStr::new(".")),
-        };
-        let directory = rustix::fs::open(parent, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
-            .map_err(|source| FileError::new("open", parent, source))?;
-        let nothing = BTreeSet::new();
-        self.stage_copy((directory.as_fd(), name), Access::AsTheyAre, &Rewriter::default(), &nothing, None)
+        let (parent, name) = split(path);
+        let directory = open_parent(parent)?;
+        self.stage_from((directory.as_fd(), name), None)
+    }
+
+    /// As [`LocalStore::stage_from_path`], from a directory that is open; all of it is looked at before it is read.
+    pub(super) fn stage_from(
+        &self,
+        source: (BorrowedFd<'_>, &OsStr),
+        look: Option<&mut Look>,
+    ) -> Result<Staged, StageError> {
+        let place = self.new_place()?;
+        let rewriter = Rewriter::default();
+        let modes_are_kept = place.session.modes_are_kept;
+        let manner = Manner { access: Access::AsTheyAre, rewriter: &rewriter, modes_are_kept, limit: u64::MAX };
+        copy_to(place, source, manner, &BTreeSet::new(), None, look)
     }
 
     /// Makes a regular file of what `content` yields.
@@ -216,7 +238,7 @@ impl LocalStore {
     ) -> Result<Staged, StageError> {
         let place = self.new_place()?;
         let manner = Manner { access, rewriter, modes_are_kept: place.session.modes_are_kept, limit: u64::MAX };
-        copy_to(place, source, manner, candidates, own)
+        copy_to(place, source, manner, candidates, own, None)
     }
 
     /// A new directory on the store's file system for work of others: everybody may write there who can reach it, and
@@ -238,7 +260,7 @@ impl LocalStore {
     /// An unused name in the staging directory.
     pub(super) fn new_place(&self) -> Result<Place, FileError> {
         let session = self.session()?;
-        Ok(Place { name: session.new_name(), session })
+        Ok(Place { name: session.new_name(), session, is_moved: AtomicBool::new(false) })
     }
 
     /// The staging directory of this process, made when it is first needed.
@@ -253,6 +275,22 @@ impl LocalStore {
     }
 }
 
+/// The directory something is in, and its name there.
+pub(super) fn split(path: &Path) -> (&Path, &OsStr) {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => (Path::new("."), name),
+        (Some(parent), Some(name)) => (parent, name),
+        // `/` or a path that ends in `..`.
+        _ => (path, OsStr::new(".")),
+    }
+}
+
+/// Opens a directory that something is copied from; a link to one will do.
+pub(super) fn open_parent(parent: &Path) -> Result<OwnedFd, FileError> {
+    rustix::fs::open(parent, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|source| FileError::new("open", parent, source))
+}
+
 /// Copies a tree to a place of the staging directory.
 fn copy_to(
     place: Place,
@@ -260,9 +298,10 @@ fn copy_to(
     manner: Manner<'_>,
     candidates: &BTreeSet<StorePath>,
     own: Option<&StorePath>,
+    look: Option<&mut Look>,
 ) -> Result<Staged, StageError> {
     let sink = Tee(Sha256Hasher::new(), ReferenceScanner::new(candidates, own));
-    let (kind, Tee(hasher, scanner)) = copy_tree(source, place.get(), sink, manner)?;
+    let (kind, Tee(hasher, scanner)) = copy_tree(source, place.get(), sink, manner, look)?;
     let scan = scanner.finish();
     Ok(Staged {
         place,

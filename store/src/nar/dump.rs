@@ -7,14 +7,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::directories::{DIRECTORY, DirectoryStack};
 use super::encode::{EncodeError, Encoder};
+use super::listing::{LISTING_LENGTH, Listed, Listing};
 use crate::hash::{Sha256Digest, Sha256Hasher};
 
-/// Enough for a few hundred entries in one system call.
-const LISTING_LENGTH: usize = 64 << 10;
 /// A file is opened without waiting, since a fifo may have taken its place, and never through a symbolic link.
 const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -171,7 +170,7 @@ impl<W: Write> Walk<W> {
     fn below_root(&mut self) -> Result<(), Fault> {
         while let Some(listing) = self.listings.last_mut() {
             let directory = self.directories.current().ok_or(Fault::Changed)?;
-            let Some((name, kind)) = listing.next() else {
+            let Some(Listed { name, kind, .. }) = listing.next() else {
                 self.encoder.end_directory()?;
                 self.directories.pop().map_err(Fault::Read)?;
                 self.listings.pop();
@@ -229,56 +228,10 @@ impl<W: Write> Walk<W> {
     /// Adds the path at which the walk stands.
     fn explain(&self, root: &OsStr, fault: Fault) -> DumpError {
         let mut path = PathBuf::from(root);
-        path.extend(self.listings.iter().filter_map(Listing::last).map(|name| OsStr::from_bytes(name.to_bytes())));
+        path.extend(
+            self.listings.iter().filter_map(Listing::last).map(|listed| OsStr::from_bytes(listed.name.to_bytes())),
+        );
         fault.at(path)
-    }
-}
-
-/// The sorted entries of one directory.
-struct Listing {
-    /// The names, each with a NUL after it.
-    names: Vec<u8>,
-    entries: Vec<(std::ops::Range<usize>, FileType)>,
-    next: usize,
-}
-
-impl Listing {
-    fn read(directory: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> Result<Self, Fault> {
-        let mut listing = Self { names: Vec::new(), entries: Vec::new(), next: 0 };
-        let mut raw = RawDir::new(directory, buffer);
-        while let Some(entry) = raw.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                FileType::Unknown => {
-                    let status = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                    FileType::from_raw_mode(status.st_mode)
-                }
-                kind => kind,
-            };
-            let start = listing.names.len();
-            listing.names.extend_from_slice(name.to_bytes_with_nul());
-            listing.entries.push((start..listing.names.len(), kind));
-        }
-        let names = &listing.names;
-        listing.entries.sort_unstable_by(|(a, _), (b, _)| names[a.clone()].cmp(&names[b.clone()]));
-        Ok(listing)
-    }
-
-    fn next(&mut self) -> Option<(&CStr, FileType)> {
-        let (_, kind) = self.entries.get(self.next)?;
-        let kind = *kind;
-        self.next += 1;
-        Some((self.last()?, kind))
-    }
-
-    /// The name that [`next`](Self::next) gave last.
-    fn last(&self) -> Option<&CStr> {
-        let (name, _) = self.entries.get(self.next.checked_sub(1)?)?;
-        CStr::from_bytes_with_nul(&self.names[name.clone()]).ok()
     }
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use super::wire::{MAGIC, is_valid_name, padding, tokens};
 
 const BUFFER_LENGTH: usize = 256 << 10;
+/// Enough for the archive of a small file: most objects are no more than that.
+const FIRST_LENGTH: usize = 1 << 10;
 
 /// Why an archive cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +76,8 @@ enum Expects {
 #[derive(Debug)]
 pub struct Encoder<W> {
     sink: W,
-    /// Of fixed length; the first `filled` bytes wait to be written.
-    buffer: Box<[u8]>,
+    /// Grows up to its final length; the first `filled` bytes wait to be written.
+    buffer: Vec<u8>,
     filled: usize,
     /// The number of bytes that have gone to the sink.
     written: u64,
@@ -91,7 +93,7 @@ impl<W: Write> Encoder<W> {
     pub fn new(sink: W) -> Self {
         let mut encoder = Self {
             sink,
-            buffer: vec![0; BUFFER_LENGTH].into_boxed_slice(),
+            buffer: vec![0; FIRST_LENGTH],
             filled: 0,
             written: 0,
             expects: Expects::Node,
@@ -138,9 +140,7 @@ impl<W: Write> Encoder<W> {
     ) -> io::Result<Result<usize, EncodeError>> {
         let Expects::Contents { missing, .. } = self.expects else { return Ok(Ok(0)) };
         let wanted = usize::try_from(missing).unwrap_or(usize::MAX).min(limit).min(BUFFER_LENGTH);
-        if self.buffer.len() - self.filled < wanted
-            && let Err(error) = self.write_out()
-        {
+        if let Err(error) = self.make_room(wanted) {
             return Ok(Err(error));
         }
         let room = self.filled..self.filled + wanted;
@@ -273,15 +273,29 @@ impl<W: Write> Encoder<W> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        if bytes.len() > self.buffer.len() - self.filled {
+        if bytes.len() >= BUFFER_LENGTH {
             self.write_out()?;
-            if bytes.len() >= self.buffer.len() {
-                self.written += bytes.len() as u64;
-                return self.sink.write_all(bytes).map_err(EncodeError::Write);
-            }
+            self.written += bytes.len() as u64;
+            return self.sink.write_all(bytes).map_err(EncodeError::Write);
         }
+        self.make_room(bytes.len())?;
         self.buffer[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
         self.filled += bytes.len();
+        Ok(())
+    }
+
+    /// Makes room for so many more bytes, which are not more than the buffer's final length.
+    fn make_room(&mut self, wanted: usize) -> Result<(), EncodeError> {
+        if self.buffer.len() - self.filled >= wanted {
+            return Ok(());
+        }
+        if BUFFER_LENGTH - self.filled < wanted {
+            self.write_out()?;
+        }
+        let needed = self.filled + wanted;
+        if self.buffer.len() < needed {
+            self.buffer.resize(needed.max(BUFFER_LENGTH.min(self.buffer.len() * 4)), 0);
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod decode;
 mod directories;
 mod dump;
 mod encode;
+mod listing;
 mod restore;
 mod wire;
 
@@ -18,6 +19,7 @@ pub use decode::{DecodeError, Decoder, Event};
 pub use directories::{DIRECTORY, DirectoryStack};
 pub use dump::{DumpError, NarHash, dump, dump_at, nar_hash, nar_hash_at};
 pub use encode::{EncodeError, Encoder, regular_file};
+pub(crate) use listing::{LISTING_LENGTH, Listed, Listing};
 pub(crate) use restore::restore_object;
 pub use restore::{RestoreError, restore};
 pub use wire::{NAME_LENGTH_LIMIT, TARGET_LENGTH_LIMIT, is_valid_name};

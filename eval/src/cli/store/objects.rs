@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ampoule_store::content_address::Method;
 use ampoule_store::hash::{Algorithm, Hash, Hasher};
-use ampoule_store::local::{Intent, LocalStore};
+use ampoule_store::local::{Added, Intent, LocalStore, Source};
 use ampoule_store::nar;
 use ampoule_store::path::{StoreDir, StorePath, name_from_file_name};
 use clap::ValueEnum;
@@ -19,6 +19,9 @@ use serde_json::Value;
 use super::queries::{info_record, kept};
 use crate::cli::context::open_store;
 use crate::cli::{Common, Failure, output};
+
+/// So many objects become durable and valid at once.
+const BATCH: usize = 10_000;
 
 /// Commands on objects and archives.
 #[derive(clap::Subcommand, Debug)]
@@ -134,26 +137,31 @@ fn add(
         return Err(Failure::new("`--name` names one object, and several were given").code(2));
     }
     let (mut records, mut added) = (Vec::new(), Vec::new());
-    for path in paths {
-        let file_name = std::path::absolute(path)?.file_name().map(OsStr::to_os_string).unwrap_or_default();
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => name_from_file_name(&file_name.to_string_lossy()),
-        };
-        let staged = store.stage_from_path(path).map_err(|error| at(path, &error))?;
-        let hash = store.content_hash(&staged, &name, method, algorithm).map_err(|error| at(path, &error))?;
-        let info = store.add_fixed(staged, &name, &hash, method).map_err(|error| at(path, &error))?;
+    for batch in paths.chunks(BATCH) {
+        let sources = batch.iter().map(|path| source(path, name)).collect::<io::Result<Vec<Source>>>()?;
+        let Added { infos, error } = store.add_paths(&sources, method, algorithm);
+        let failed = error.map(|error| at(&batch[infos.len()], &error));
         if json {
-            records.push(info_record(store, &info));
+            records.extend(infos.iter().map(|info| info_record(store, info)));
         } else {
-            output::line(&store.store_dir().display(&info.path))?;
+            let lines: String = infos.iter().map(|info| store.store_dir().display(&info.path) + "\n").collect();
+            output::data(lines.as_bytes())?;
         }
-        added.push(info.path);
+        added.extend(infos.into_iter().map(|info| info.path));
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
     }
     if json {
         output::json(&Value::Array(records))?;
     }
     Ok(added)
+}
+
+fn source(path: &Path, name: Option<&str>) -> io::Result<Source> {
+    let file_name = std::path::absolute(path)?.file_name().map(OsStr::to_os_string).unwrap_or_default();
+    let name = name.map_or_else(|| name_from_file_name(&file_name.to_string_lossy()), str::to_owned);
+    Ok(Source { path: path.to_owned(), name })
 }
 
 pub(super) fn at(path: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
