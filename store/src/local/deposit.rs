@@ -28,7 +28,7 @@ const FILES: usize = 256;
 const FOLDERS: usize = 32;
 /// The batches that may wait for the second thread, and the chunks on their way back from it.
 const WAITING: usize = 3;
-const CHUNKS: usize = 6;
+const CHUNKS: usize = 16;
 /// From this size on a file is worth a thread.
 const LARGE: u64 = 1 << 20;
 
@@ -178,10 +178,12 @@ impl Stream<'_> {
     /// Copies the next piece and leaves it in `chunk`; `false` after the last one.
     fn step(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Trouble> {
         let withheld = if self.rewriter.is_empty() { 0 } else { HASH_PART_LENGTH - 1 };
-        chunk.resize(CHUNK, 0);
         let held = self.held.len();
+        // One byte more than there should be tells that there are no more; so small files need but a small buffer.
+        let length = usize::try_from(self.unread).map_or(CHUNK, |unread| CHUNK.min(held + unread + 1));
+        chunk.resize(length, 0);
         chunk[..held].copy_from_slice(&self.held);
-        let wanted = CHUNK - held;
+        let wanted = length - held;
         let read = read_some(&self.input, &mut chunk[held..]).map_err(Trouble::failed("read"))?;
         self.unread = self.unread.checked_sub(read as u64).ok_or(Trouble::Changed)?;
         let is_end = read == 0 || (read < wanted && self.unread == 0);
@@ -379,4 +381,102 @@ fn copy_apart(stream: &mut Stream<'_>, pieces: &SyncSender<Piece>, spare: &Recei
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make and look at files")]
+
+    use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use super::super::fixture::{Home, stage};
+    use super::*;
+
+    fn modes_and_times(root: &Path) {
+        let mut directories = vec![root.to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).unwrap() {
+                let entry = entry.unwrap();
+                let metadata = entry.metadata().unwrap();
+                let mode = if metadata.is_dir() { 0o40555 } else { 0o100_444 };
+                assert_eq!((metadata.mode(), metadata.mtime()), (mode, 1), "{}", entry.path().display());
+                if metadata.is_dir() {
+                    directories.push(entry.path());
+                }
+            }
+        }
+    }
+
+    /// More files and directories than batches take, and files of every size between them: each must be there, and each
+    /// directory finished after its last file, by whichever thread.
+    #[test]
+    fn a_tree_of_many_batches_is_whole() {
+        let home = Home::new();
+        let store = home.open();
+        let tree = home.sources().join("tree");
+        for directory in 0..120 {
+            let path = tree.join(format!("{directory}/inner"));
+            fs::create_dir_all(&path).unwrap();
+            for file in 0..directory % 13 {
+                fs::write(path.join(file.to_string()), vec![b'x'; file * 100]).unwrap();
+                fs::write(tree.join(format!("{directory}/{file}")), "beside").unwrap();
+            }
+        }
+        for (number, size) in [CHUNK / 2 - 1, CHUNK / 2, CHUNK, 3 << 20, (LARGE + 1) as usize].into_iter().enumerate() {
+            fs::write(tree.join(format!("{}/large", number * 20)), vec![b'y'; size]).unwrap();
+        }
+        fs::create_dir(tree.join("flat")).unwrap();
+        for file in 0..FILES * 6 {
+            fs::write(tree.join(format!("flat/{file}")), file.to_string()).unwrap();
+        }
+        let staged = stage(&store, &tree).unwrap();
+        let expected = crate::nar::nar_hash(&tree).unwrap();
+        assert_eq!((staged.nar_hash(), staged.nar_size()), (expected.sha256, expected.size));
+        assert_eq!(crate::nar::nar_hash(&staged.path()).unwrap(), expected);
+        modes_and_times(&staged.path());
+    }
+
+    #[test]
+    fn a_deep_tree_with_files_is_whole() {
+        let home = Home::new();
+        let tree = home.sources().join("tree");
+        let deep: std::path::PathBuf = std::iter::repeat_n("d", 300).collect();
+        fs::create_dir_all(tree.join(&deep)).unwrap();
+        for above in deep.ancestors() {
+            fs::write(tree.join(above).join("a"), "before").unwrap();
+            fs::write(tree.join(above).join("z"), "after").unwrap();
+        }
+        let staged = stage(&home.open(), &tree).unwrap();
+        assert_eq!(crate::nar::nar_hash(&staged.path()).unwrap(), crate::nar::nar_hash(&tree).unwrap());
+        modes_and_times(&staged.path());
+    }
+
+    #[test]
+    fn the_first_fault_is_kept_and_stops_the_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = File::open(directory.path()).unwrap();
+        let faults = std::thread::scope(|scope| {
+            let mut deposit = Deposit::new(scope, true);
+            let faults = Arc::clone(deposit.faults());
+            let folder = Arc::new(Folder::new(target.as_fd(), false, &faults).unwrap());
+            for _ in 0..2 {
+                deposit.room(0).unwrap();
+                deposit.put(Arc::clone(&folder), c"twice", false, 0);
+            }
+            folder.leave();
+            let stopped = (0..FILES * 100).find_map(|number| {
+                let folder = Arc::new(Folder::new(target.as_fd(), false, &faults).unwrap());
+                let name = std::ffi::CString::new(number.to_string()).unwrap();
+                deposit.room(0).map(drop).map(|()| deposit.put(folder, &name, false, 0)).err()
+            });
+            assert!(matches!(stopped, Some(Trouble::Failed(_, Errno::CANCELED))));
+            deposit.finish();
+            faults
+        });
+        let (trouble, place) = faults.take().unwrap();
+        assert!(matches!(trouble, Trouble::Failed("create the copy of", Errno::EXIST)), "{trouble:?}");
+        assert!(place.unwrap().ends_with("twice"));
+    }
 }
