@@ -67,9 +67,9 @@ impl Digest {
             u64::from(stat.st_mode),
             stat.st_size.cast_unsigned(),
             stat.st_mtime.cast_unsigned(),
-            stat.st_mtime_nsec as u64,
+            stat.st_mtime_nsec,
             stat.st_ctime.cast_unsigned(),
-            stat.st_ctime_nsec as u64,
+            stat.st_ctime_nsec,
         ];
         numbers.iter().for_each(|number| self.buffer.extend_from_slice(&number.to_le_bytes()));
         if self.buffer.len() >= 1 << 12 {
