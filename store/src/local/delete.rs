@@ -1,6 +1,6 @@
 //! Taking objects out of the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 
@@ -15,7 +15,7 @@ use super::failure::{DatabaseError, FileError};
 use super::layout::rename_exclusive;
 use super::lock::acquire_objects;
 use super::query::{REFERRERS, linked, parse_path};
-use super::remove::remove_tree;
+use super::remove_many::remove_trees;
 use crate::path::StorePath;
 
 /// Why objects were not deleted. Then none of them was, unless it is a file that could not be removed: those objects
@@ -51,19 +51,16 @@ impl LocalStore {
         let locks = acquire_objects(&self.layout.object_locks, paths.iter().copied())?;
         self.database.write("delete objects", |transaction| delete_rows(transaction, &paths))?;
         let session = self.session()?;
-        let mut moved: BTreeMap<&StorePath, OsString> = BTreeMap::new();
+        let mut moved: Vec<OsString> = Vec::new();
         for path in &paths {
             let name = session.new_name();
             if self.move_out(path, (session.fd(), &name))? {
-                moved.insert(path, name);
+                moved.push(name);
             }
         }
         // The names are free again; the rest needs no lock.
         drop(locks);
-        for name in moved.values() {
-            remove_tree(session.fd(), name)?;
-        }
-        Ok(())
+        Ok(remove_trees(session.fd(), &moved)?)
     }
 
     /// Moves what has the object's name elsewhere; `false` if there is nothing.

@@ -37,6 +37,7 @@ mod realisations;
 mod register;
 mod relations;
 mod remove;
+mod remove_many;
 mod repair;
 mod reserve;
 mod rewrite;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rusqlite::params;
 
 use super::LocalStore;
@@ -25,9 +26,11 @@ use crate::path::StorePath;
 use crate::path_info::PathInfo;
 
 /// How many objects are hashed before the time is noted, so that a verification that is stopped has not been for nothing.
-const BATCH_OBJECTS: usize = 256;
+const NOTED_OBJECTS: usize = 1024;
 /// How many bytes of objects, for the same reason.
-const BATCH_BYTES: u64 = 1 << 30;
+const NOTED_BYTES: u64 = 1 << 30;
+/// How long, for the same reason.
+const NOTED_EVERY: Duration = Duration::from_secs(5);
 /// How many bytes are hashed between two looks at the clock.
 const PACE_BYTES: u64 = 1 << 20;
 
@@ -174,22 +177,21 @@ impl LocalStore {
             }
         }
         let pace = options.bytes_per_second.map(Pace::new);
-        for batch in batches(&objects) {
-            verified.findings.extend(self.verify_batch(batch, pace.as_ref())?);
-            verified.objects += batch.len();
-            verified.bytes += batch.iter().map(|info| info.nar_size).sum::<u64>();
-        }
+        verified.findings = self.verify_objects(&objects, pace.as_ref())?;
+        verified.objects = objects.len();
+        verified.bytes = objects.iter().map(|info| info.nar_size).sum();
         if options.only.is_none() {
             verified.findings.extend(self.unregistered(&rows)?);
         }
         Ok(verified)
     }
 
-    /// All registered objects, the one verified longest ago first, with that time.
+    /// All registered objects with the time at which they were verified, those verified on the longest past day first, and
+    /// among those of one day the largest: none of them is to be left over when all others are done.
     fn verifiable(&self) -> Result<Vec<(PathInfo, Option<i64>)>, VerifyError> {
         let rows = self.database.read("list objects", |connection| {
             let statement = "SELECT path, nar_hash, nar_size, content_address, verified_at FROM objects
-                WHERE withdrawn = 0 ORDER BY COALESCE(verified_at, 0), path";
+                WHERE withdrawn = 0 ORDER BY COALESCE(verified_at, 0) / 86400, nar_size DESC, path";
             let mut statement = connection.prepare_cached(statement)?;
             let row = |row: &rusqlite::Row<'_>| {
                 Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?, row.get(4)?))
@@ -214,20 +216,71 @@ impl LocalStore {
         Ok(infos)
     }
 
-    fn verify_batch(&self, batch: &[&PathInfo], pace: Option<&Pace>) -> Result<Vec<Finding>, VerifyError> {
-        let checked: Vec<_> =
-            batch.par_iter().with_max_len(1).map(|info| (info, self.verify_object(info, pace).transpose())).collect();
-        let whole: Vec<&StorePath> =
-            checked.iter().filter(|(_, result)| result.is_none()).map(|(info, _)| &info.path).collect();
+    /// Hashes these objects, each processor taking the next one when it is done with one, and notes which are whole.
+    fn verify_objects(&self, objects: &[&PathInfo], pace: Option<&Pace>) -> Result<Vec<Finding>, VerifyError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(objects.len());
+        let next = AtomicUsize::new(0);
+        let (sender, checked) = sync_channel(NOTED_OBJECTS);
+        let work = |sender: SyncSender<(usize, Result<Option<Finding>, VerifyError>)>| {
+            while let Some((position, info)) = following(&next, objects) {
+                if sender.send((position, self.verify_object(info, pace))).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (work, sender) = (&work, sender.clone());
+                scope.spawn(move || work(sender));
+            }
+            drop(sender);
+            self.note(objects, checked)
+        })
+    }
+
+    /// Notes which objects are whole as the answers come, and returns what was found with the others.
+    fn note(
+        &self,
+        objects: &[&PathInfo],
+        checked: Receiver<(usize, Result<Option<Finding>, VerifyError>)>,
+    ) -> Result<Vec<Finding>, VerifyError> {
+        let mut findings = Vec::new();
+        let mut whole: Vec<&StorePath> = Vec::new();
+        let (mut bytes, mut noted_at) = (0, Instant::now());
+        for (position, result) in checked {
+            match result {
+                Ok(None) => whole.push(&objects[position].path),
+                Ok(Some(finding)) => findings.push((position, finding)),
+                Err(error) => {
+                    self.note_whole(&whole)?;
+                    return Err(error);
+                }
+            }
+            bytes += objects[position].nar_size;
+            if whole.len() >= NOTED_OBJECTS || bytes >= NOTED_BYTES || noted_at.elapsed() >= NOTED_EVERY {
+                self.note_whole(&whole)?;
+                whole.clear();
+                (bytes, noted_at) = (0, Instant::now());
+            }
+        }
+        self.note_whole(&whole)?;
+        findings.sort_by_key(|(position, _)| *position);
+        Ok(findings.into_iter().map(|(_, finding)| finding).collect())
+    }
+
+    fn note_whole(&self, whole: &[&StorePath]) -> Result<(), DatabaseError> {
+        if whole.is_empty() {
+            return Ok(());
+        }
         let verified_at = now();
-        self.database.write::<_, DatabaseError>("record verification", |transaction| {
+        // Lost in a power cut, it costs no more than hashing them again.
+        self.database.write_lazily::<_, DatabaseError>("record verification", |transaction| {
             let mut statement = transaction.prepare_cached("UPDATE objects SET verified_at = ?2 WHERE path = ?1")?;
-            for path in &whole {
+            for path in whole {
                 statement.execute(params![path.base_name(), verified_at])?;
             }
             Ok(())
-        })?;
-        checked.into_iter().filter_map(|(_, result)| result).collect()
+        })
     }
 
     fn verify_object(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {
@@ -307,18 +360,10 @@ impl LocalStore {
     }
 }
 
-/// Cuts the objects into pieces after each of which the time is noted.
-fn batches<'a, 'b>(objects: &'a [&'b PathInfo]) -> Vec<&'a [&'b PathInfo]> {
-    let mut batches = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (position, info) in objects.iter().enumerate() {
-        bytes += info.nar_size;
-        if position + 1 - start == BATCH_OBJECTS || bytes >= BATCH_BYTES || position + 1 == objects.len() {
-            batches.push(&objects[start..=position]);
-            (start, bytes) = (position + 1, 0);
-        }
-    }
-    batches
+/// The next object that no thread has taken.
+fn following<'a, 'b>(next: &AtomicUsize, objects: &'a [&'b PathInfo]) -> Option<(usize, &'b PathInfo)> {
+    let position = next.fetch_add(1, Ordering::Relaxed);
+    objects.get(position).map(|info| (position, *info))
 }
 
 /// How fast all threads together may read.
@@ -479,15 +524,25 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_bounded_in_objects_and_bytes() {
+    fn all_of_many_are_noted_and_findings_are_in_order() {
         let home = Home::new();
         let store = home.open();
-        let mut info = register(&store, file(&store, &path(1, "a"), "", &[]));
-        let sizes =
-            |info: &PathInfo, count| batches(&vec![info; count]).iter().map(|batch| batch.len()).collect::<Vec<_>>();
-        assert_eq!(sizes(&info, 0), [0; 0]);
-        assert_eq!(sizes(&info, BATCH_OBJECTS * 2 + 1), [BATCH_OBJECTS, BATCH_OBJECTS, 1]);
-        info.nar_size = BATCH_BYTES / 2;
-        assert_eq!(sizes(&info, 5), [2, 2, 1]);
+        let many: Vec<_> = (0..NOTED_OBJECTS + 100)
+            .map(|number| {
+                let name = format!("p{number}");
+                let digit = u8::try_from(number % 250).unwrap();
+                file(&store, &path(digit, &name), &"x".repeat(number), &[])
+            })
+            .collect();
+        let infos = store.register(many).unwrap();
+        for broken in [3, 700, 900] {
+            fs::remove_file(store.physical_path(&infos[broken].path)).unwrap();
+        }
+        let findings = store.verify().unwrap();
+        // The largest first.
+        let missing: Vec<&StorePath> = findings.iter().filter_map(Finding::broken).collect();
+        assert_eq!(missing, [&infos[900].path, &infos[700].path, &infos[3].path]);
+        let later = VerifyOptions { trusted_since: Some(1), ..VerifyOptions::default() };
+        assert_eq!(store.verify_some(&later).unwrap().trusted, infos.len() - 3);
     }
 }

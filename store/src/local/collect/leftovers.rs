@@ -14,6 +14,7 @@ use super::super::failure::FileError;
 use super::super::lock::acquire_objects;
 use super::super::logs::LogError;
 use super::super::remove::remove_tree;
+use super::super::remove_many::remove_trees;
 use super::CollectError;
 use crate::path::StorePath;
 
@@ -54,9 +55,7 @@ impl LocalStore {
             remove_tree(self.layout.store.as_fd(), name)?;
             removed += 1;
         }
-        for name in &moved {
-            remove_tree(session.fd(), name)?;
-        }
+        remove_trees(session.fd(), &moved)?;
         Ok(removed)
     }
 

@@ -1,10 +1,10 @@
 //! Deletes in batches: rows in one transaction, then the files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
+use std::ffi::OsString;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rusqlite::{OptionalExtension, Transaction};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -14,15 +14,17 @@ use super::super::database::Refused;
 use super::super::failure::{DatabaseError, FileError};
 use super::super::lock::acquire_objects;
 use super::super::relations::Direction;
-use super::super::remove::remove_tree;
+use super::super::remove_many::{for_each, remove_trees};
 use super::graph::{Graph, Liveness};
-use super::{CollectError, Collected, Policy, dead_object};
+use super::{CollectError, Collected, DeadObject, Policy, dead_object};
 use crate::path::StorePath;
 
 /// How many objects and derivations go in one transaction.
-const BATCH: usize = 2048;
+const BATCH: usize = 16384;
 /// Files up to this size are removed at once; what takes longer is done when no lock is held.
 const QUICK_BYTES: u64 = 1 << 20;
+/// How long those who register objects are kept waiting for files to go: what is left then is moved out of their way.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Why an object was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -143,37 +145,41 @@ impl LocalStore {
         let held = self.layout.hold_roots()?;
         let gone = self.delete_rows(sweep, batch)?;
         drop(held);
-        let mut large = Vec::new();
+        let mut objects = Vec::with_capacity(gone.len());
         for position in &gone {
             let node = graph.at(*position);
             collected.derivations.extend(node.is_derivation.then(|| node.path.clone()));
-            if let Some(object) = dead_object(graph, *position) {
-                large.extend(self.take_away(&object.path, object.nar_size, || session.new_name())?);
-                collected.objects.push(object);
+            objects.extend(dead_object(graph, *position));
+        }
+        let mut moved: Vec<OsString> = Vec::new();
+        for object in self.remove_quickly(&objects) {
+            let name = session.new_name();
+            if self.move_out(&object.path, (session.fd(), &name))? {
+                moved.push(name);
             }
         }
         drop(locks);
-        large.par_iter().try_for_each(|name| remove_tree(session.fd(), name))?;
+        collected.objects.extend(objects);
+        remove_trees(session.fd(), &moved)?;
         Ok(())
     }
 
-    /// Frees an object's name. What takes long to remove is moved to the staging directory, under the name returned.
-    fn take_away(
-        &self,
-        path: &StorePath,
-        size: u64,
-        new_name: impl FnOnce() -> OsString,
-    ) -> Result<Option<OsString>, FileError> {
-        if size <= QUICK_BYTES {
-            match rustix::fs::unlinkat(&self.layout.store, path.base_name(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(None),
-                // A directory, or something that the slower way explains better.
-                Err(_) => {}
+    /// Removes those objects that are small files, for a while, and returns the others.
+    fn remove_quickly<'a>(&self, objects: &'a [DeadObject]) -> Vec<&'a DeadObject> {
+        let until = Instant::now() + PATIENCE;
+        let others = Mutex::new(Vec::new());
+        let _: Result<(), ()> = for_each(objects, |object| {
+            if object.nar_size <= QUICK_BYTES && Instant::now() < until {
+                match rustix::fs::unlinkat(&self.layout.store, object.path.base_name(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                    // A directory, or something that the slower way explains better.
+                    Err(_) => {}
+                }
             }
-        }
-        let name = new_name();
-        let session = self.session()?;
-        Ok(self.move_out(path, (session.fd().as_fd(), OsStr::new(&name)))?.then_some(name))
+            others.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+            Ok(())
+        });
+        others.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes the rows of what is still dead, and says of what.
