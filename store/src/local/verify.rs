@@ -218,7 +218,7 @@ impl LocalStore {
 
     /// Hashes these objects, each processor taking the next one when it is done with one, and notes which are whole.
     fn verify_objects(&self, objects: &[&PathInfo], pace: Option<&Pace>) -> Result<Vec<Finding>, VerifyError> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(objects.len());
+        let threads = rayon::current_num_threads().min(objects.len());
         let next = AtomicUsize::new(0);
         let (sender, checked) = sync_channel(NOTED_OBJECTS);
         let work = |sender: SyncSender<(usize, Result<Option<Finding>, VerifyError>)>| {
@@ -361,7 +361,7 @@ impl LocalStore {
 }
 
 /// The next object that no thread has taken.
-fn following<'a, 'b>(next: &AtomicUsize, objects: &'a [&'b PathInfo]) -> Option<(usize, &'b PathInfo)> {
+fn following<'b>(next: &AtomicUsize, objects: &[&'b PathInfo]) -> Option<(usize, &'b PathInfo)> {
     let position = next.fetch_add(1, Ordering::Relaxed);
     objects.get(position).map(|info| (position, *info))
 }
