@@ -7,11 +7,14 @@
 
 mod add_file;
 mod add_tree;
+mod collect;
+mod copy;
 mod inputs;
 mod measure;
 mod nix;
 mod register;
 mod table;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,8 +26,14 @@ use table::Table;
 type Group = fn(&Bench, &mut Table);
 
 /// What is measured, by name, in the order of the table.
-const GROUPS: &[(&str, Group)] =
-    &[("add-tree", add_tree::measure), ("add-file", add_file::measure), ("register", register::measure)];
+const GROUPS: &[(&str, Group)] = &[
+    ("add-tree", add_tree::measure),
+    ("add-file", add_file::measure),
+    ("register", register::measure),
+    ("collect", collect::measure),
+    ("verify", verify::measure),
+    ("copy", copy::measure),
+];
 
 /// What all groups need.
 struct Bench {

@@ -32,6 +32,11 @@ impl Nix {
         self.root.join("store")
     }
 
+    /// Where it keeps its database and roots.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join("var")
+    }
+
     /// One of its programs, for this store.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);

@@ -11,6 +11,11 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 const ZSTD_LEVEL: i32 = 3;
 /// What the Brotli decoder reads at a time, in bytes.
 const BUFFER_LENGTH: usize = 64 << 10;
+/// Archives of this size are compressed by several threads, in pieces.
+const ZSTD_PARALLEL_BYTES: u64 = 8 << 20;
+const ZSTD_THREADS: u32 = 2;
+/// The size of these pieces: a few of them are in memory for each thread.
+const ZSTD_JOB_BYTES: u32 = 2 << 20;
 const XZ_PRESET: u32 = 6;
 
 /// How an archive is compressed.
@@ -81,13 +86,14 @@ impl Compression {
         })
     }
 
-    /// Compresses what `write` writes, into a sink that is given back.
+    /// Compresses what `write` writes, `length` bytes, into a sink that is given back. The result is a function of these bytes.
     ///
     /// # Errors
     /// When the sink or `write` fails, or this compression is only read.
     pub fn encode<W: Write, T>(
         self,
         sink: W,
+        length: u64,
         write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
     ) -> io::Result<(W, T)> {
         match self {
@@ -115,6 +121,11 @@ impl Compression {
             }
             Self::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL)?;
+                if length >= ZSTD_PARALLEL_BYTES {
+                    // Its result does not depend on how many threads there are, but on there being any.
+                    encoder.multithread(ZSTD_THREADS)?;
+                    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
+                }
                 let result = write(&mut encoder)?;
                 Ok((encoder.finish()?, result))
             }
@@ -144,16 +155,35 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let plain: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        check(&plain);
+    }
+
+    #[test]
+    fn what_several_threads_encode_is_decoded() {
+        let plain: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let encode = || {
+            let length = plain.len() as u64;
+            Compression::Zstd
+                .encode(Vec::new(), length, |sink| plain.chunks(77_777).try_for_each(|c| sink.write_all(c)))
+        };
+        let (bytes, ()) = encode().unwrap();
+        let mut back = Vec::new();
+        Compression::Zstd.decode(&bytes[..]).unwrap().read_to_end(&mut back).unwrap();
+        assert!(back == plain);
+        assert!(encode().unwrap().0 == bytes, "the same bytes each time");
+    }
+
+    fn check(plain: &[u8]) {
         let written = [Compression::None, Compression::Bzip2, Compression::Gzip, Compression::Xz, Compression::Zstd];
         for compression in written {
-            let (bytes, ()) = compression.encode(Vec::new(), |sink| sink.write_all(&plain)).unwrap();
+            let (bytes, ()) = compression.encode(Vec::new(), plain.len() as u64, |sink| sink.write_all(plain)).unwrap();
             let mut back = Vec::new();
             compression.decode(&bytes[..]).unwrap().read_to_end(&mut back).unwrap();
             assert!(back == plain, "{compression}");
             assert_eq!(compression.name().parse(), Ok(compression));
         }
         assert_eq!("lzip".parse::<Compression>(), Err(UnknownCompression("lzip".to_owned())));
-        Compression::Brotli.encode(Vec::new(), |_| Ok(())).unwrap_err();
+        Compression::Brotli.encode(Vec::new(), 0, |_| Ok(())).unwrap_err();
     }
 
     const PLAIN: &str = "an archive, compressed with Brotli\n";

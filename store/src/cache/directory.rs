@@ -3,12 +3,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Advice;
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::files::{Files, FilesError, NewFile};
+
+/// How many bytes of a new file are on their way to disk together.
+const BEGIN_BYTES: u64 = 8 << 20;
 
 /// Files below a directory, which is made when the first file is.
 #[derive(Debug)]
@@ -56,7 +62,24 @@ impl Files for Directory {
             fs::create_dir_all(&self.root)?;
             tempfile::Builder::new().prefix(".new-").tempfile_in(&self.root)
         };
-        Ok(Box::new(New { directory: self, file: make().map_err(self.fail("create", "a new file"))? }))
+        let file = make().map_err(self.fail("create", "a new file"))?;
+        Ok(Box::new(New { directory: self, file, length: 0, begun: 0 }))
+    }
+
+    fn lasts_at_once(&self) -> bool {
+        false
+    }
+
+    fn settle(&self) -> Result<(), FilesError> {
+        let settle = || {
+            let root = File::open(&self.root)?;
+            match rustix::fs::syncfs(&root) {
+                Err(Errno::NOSYS) => rustix::fs::sync(),
+                other => other?,
+            }
+            Ok(())
+        };
+        settle().map_err(self.fail("write to disk", "new files"))
     }
 
     fn list(&self, directory: &str) -> Result<Vec<String>, FilesError> {
@@ -76,11 +99,22 @@ impl Files for Directory {
 struct New<'a> {
     directory: &'a Directory,
     file: NamedTempFile,
+    length: u64,
+    /// How much of it the system was told to write to disk already.
+    begun: u64,
 }
 
 impl Write for New<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.length += written as u64;
+        if self.length - self.begun >= BEGIN_BYTES {
+            // The bytes go to disk while others are being made: who waits for them in the end waits less. Only a hint.
+            let length = NonZeroU64::new(self.length - self.begun);
+            let _ = rustix::fs::fadvise(self.file.as_file(), self.begun, length, Advice::DontNeed);
+            self.begun = self.length;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -89,8 +123,12 @@ impl Write for New<'_> {
 }
 
 impl NewFile for New<'_> {
+    fn settle(&mut self) -> Result<(), FilesError> {
+        self.file.as_file().sync_data().map_err(self.directory.fail("write to disk", "a new file"))
+    }
+
     fn publish(self: Box<Self>, name: &str) -> Result<(), FilesError> {
-        let Self { directory, file } = *self;
+        let Self { directory, file, .. } = *self;
         let target = directory.root.join(name);
         let put = || {
             if let Some(parent) = target.parent() {
@@ -98,7 +136,6 @@ impl NewFile for New<'_> {
             }
             // Temporary files are private; a cache is for others to read.
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.as_file().sync_data()?;
             file.persist(&target).map_err(|error| error.error)?;
             Ok(())
         };

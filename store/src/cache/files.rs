@@ -27,6 +27,19 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// When files cannot be written here.
     fn create(&self) -> Result<Box<dyn NewFile + '_>, FilesError>;
 
+    /// Whether a file lasts as soon as it is published. Otherwise it is better to settle many before any is published.
+    fn lasts_at_once(&self) -> bool {
+        true
+    }
+
+    /// Returns when what was written to new files would survive a power cut, whether they were published yet or not.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    fn settle(&self) -> Result<(), FilesError> {
+        Ok(())
+    }
+
     /// The names in a directory, `""` being the topmost. None if there is no such directory.
     ///
     /// # Errors
@@ -35,7 +48,16 @@ pub trait Files: Send + Sync + fmt::Debug {
 }
 
 /// A file that is being written. Dropping it leaves nothing.
-pub trait NewFile: Write {
+pub trait NewFile: Write + Send {
+    /// Returns when what was written to this file would survive a power cut. To be called before it is published, unless
+    /// [`Files::settle`] is.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    fn settle(&mut self) -> Result<(), FilesError> {
+        Ok(())
+    }
+
     /// Puts the whole file in its place, at once. What has the name already is replaced.
     ///
     /// # Errors
@@ -74,5 +96,6 @@ impl FilesError {
 pub(super) fn write(files: &dyn Files, name: &str, content: &[u8]) -> Result<(), FilesError> {
     let mut file = files.create()?;
     file.write_all(content).map_err(|error| FilesError::new(files, "write", name, error))?;
+    file.settle()?;
     file.publish(name)
 }

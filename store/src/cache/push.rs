@@ -1,11 +1,13 @@
 //! Objects of the local store into a cache.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
+use std::sync::PoisonError;
 
 use rayon::prelude::*;
 
-use super::files::{self, FilesError};
+use super::files::{self, FilesError, NewFile};
 use super::listing::write_listing;
 use super::{Cache, CacheError, Compression, Realisation, narinfo_name};
 use crate::hash::Sha256Hasher;
@@ -16,8 +18,10 @@ use crate::path_info::PathInfo;
 use crate::reference_scan::Tee;
 use crate::signature::SecretKey;
 
-/// How many objects are on their way at a time, before the cache says that it has them.
-const BATCH: usize = 32;
+/// How many objects are made before the cache says that it has them. Their files are open until then.
+const BATCH: usize = 64;
+/// The files of so few objects are written to disk one by one.
+const FEW: usize = 4;
 /// An archive's pieces as they are written.
 const BUFFER_LENGTH: usize = 256 << 10;
 
@@ -62,6 +66,9 @@ pub enum PushError {
     Query(#[from] QueryError),
 }
 
+/// A new file and the name it is to get.
+type Named<'a> = (Box<dyn NewFile + 'a>, String);
+
 impl From<FilesError> for PushError {
     fn from(error: FilesError) -> Self {
         CacheError::from(error).into()
@@ -92,15 +99,34 @@ impl Cache {
             return Err(PushError::NotValid { path: path.clone() });
         }
         for batch in ordered.chunks(BATCH) {
-            let infos = batch.par_iter().map(|info| self.push_archive(store, info, options));
-            // What a narinfo speaks of is there before it, and so is what that refers to.
-            for info in infos.collect::<Result<Vec<_>, PushError>>()? {
-                let text = info.write(&self.store_dir);
-                files::write(&*self.files, &narinfo_name(info.path.hash_part()), text.as_bytes())?;
-                self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(info.path.hash_part());
-            }
+            self.push_batch(store, batch, options)?;
         }
         Ok(ordered.into_iter().map(|info| info.path).collect())
+    }
+
+    /// Writes some objects of which none is spoken of before all are there.
+    fn push_batch(&self, store: &LocalStore, batch: &[PathInfo], options: PushOptions<'_>) -> Result<(), PushError> {
+        // The largest first, or it would be waited for when all others are done.
+        let mut by_size: Vec<(usize, &PathInfo)> = batch.iter().enumerate().collect();
+        by_size.sort_by_key(|(_, info)| Reverse(info.nar_size));
+        let made = by_size
+            .par_iter()
+            .with_max_len(1)
+            .map(|(position, info)| Ok((*position, self.make_files(store, info, options)?)));
+        let mut made = made.collect::<Result<Vec<_>, PushError>>()?;
+        // What a narinfo speaks of is there before it, and so is what that refers to.
+        made.sort_by_key(|(position, _)| *position);
+        if made.len() <= FEW {
+            made.iter_mut().flat_map(|(_, files)| files).try_for_each(|(file, _)| file.settle())?;
+        } else {
+            self.files.settle()?;
+        }
+        for (file, name) in made.into_iter().flat_map(|(_, files)| files) {
+            file.publish(&name)?;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.iter().for_each(|info| drop(known.remove(info.path.hash_part())));
+        Ok(())
     }
 
     /// Writes which object an output became.
@@ -114,19 +140,44 @@ impl Cache {
         Ok(())
     }
 
-    fn push_archive(
-        &self,
+    /// Makes the files that an object is in the cache, with their names, in the order in which they are to appear there.
+    fn make_files<'a>(
+        &'a self,
         store: &LocalStore,
         object: &PathInfo,
         options: PushOptions<'_>,
-    ) -> Result<NarInfo, PushError> {
+    ) -> Result<Vec<Named<'a>>, PushError> {
+        let (file, info) = self.make_archive(store, object, options)?;
+        let text = info.write(&self.store_dir);
+        let mut files = Vec::with_capacity(3);
+        if !self.files.contains(&info.url)? {
+            files.push((file, info.url));
+        }
+        let name = format!("{}.ls", object.path.hash_part());
+        files.extend(self.make_listing(&store.physical_path(&object.path))?.map(|file| (file, name)));
+        let name = narinfo_name(object.path.hash_part());
+        let mut file = self.files.create()?;
+        file.write_all(text.as_bytes()).map_err(|error| FilesError::new(&*self.files, "write", &name, error))?;
+        if self.files.lasts_at_once() {
+            files.drain(..).try_for_each(|(file, name)| file.publish(&name))?;
+        }
+        files.push((file, name));
+        Ok(files)
+    }
+
+    fn make_archive<'a>(
+        &'a self,
+        store: &LocalStore,
+        object: &PathInfo,
+        options: PushOptions<'_>,
+    ) -> Result<(Box<dyn NewFile + 'a>, NarInfo), PushError> {
         let fail = |source| PushError::Archive { path: object.path.clone(), source };
         let physical = store.physical_path(&object.path);
         let mut file = self.files.create()?;
         let sink = BufWriter::with_capacity(BUFFER_LENGTH, Tee(Sha256Hasher::new(), &mut file));
         let (sink, plain) = options
             .compression
-            .encode(sink, |sink| {
+            .encode(sink, object.nar_size, |sink| {
                 let mut hasher = Sha256Hasher::new();
                 crate::nar::dump(&physical, Tee(&mut hasher, sink)).map_err(io::Error::other)?;
                 Ok(hasher)
@@ -137,14 +188,9 @@ impl Cache {
             return Err(PushError::Changed { path: object.path.clone() });
         }
         let (file_size, file_hash) = (hasher.length(), hasher.finish());
-        let url = format!("nar/{}{}", file_hash.to_nix32(), options.compression.extension());
-        if !self.files.contains(&url)? {
-            file.publish(&url)?;
-        }
-        self.push_listing(object, &physical)?;
         let mut info = NarInfo {
             path: object.path.clone(),
-            url,
+            url: format!("nar/{}{}", file_hash.to_nix32(), options.compression.extension()),
             compression: options.compression,
             file_hash: Some(file_hash),
             file_size: Some(file_size),
@@ -158,19 +204,15 @@ impl Cache {
         if let Some(key) = options.key {
             info.signatures.insert(key.sign(info.fingerprint(&self.store_dir).as_bytes()));
         }
-        Ok(info)
+        Ok((file, info))
     }
 
-    /// Writes the listing, unless the tree has names that it cannot hold.
-    fn push_listing(&self, object: &PathInfo, physical: &std::path::Path) -> Result<(), PushError> {
-        let name = format!("{}.ls", object.path.hash_part());
+    /// Makes the listing, unless the tree has names that it cannot hold.
+    fn make_listing(&self, physical: &std::path::Path) -> Result<Option<Box<dyn NewFile + '_>>, PushError> {
         let mut file = BufWriter::with_capacity(BUFFER_LENGTH, self.files.create()?);
         if write_listing(physical, &mut file).and_then(|()| file.flush()).is_err() {
-            return Ok(());
+            return Ok(None);
         }
-        match file.into_inner() {
-            Ok(file) => Ok(file.publish(&name)?),
-            Err(_) => Ok(()),
-        }
+        Ok(file.into_inner().ok())
     }
 }

@@ -26,6 +26,9 @@ use self::graph::{Graph, Liveness};
 
 pub use self::sweep::DeleteDeadError;
 
+/// A transaction that deletes much reads and writes pages in no order; those that do not fit are read again and again.
+const CACHE: &str = "PRAGMA cache_size = -16384";
+
 /// Finds the outputs that a derivation's bytes state beforehand.
 pub type OutputsOf<'a> = dyn Fn(&StorePath, &[u8]) -> Vec<StorePath> + 'a;
 
@@ -163,6 +166,7 @@ impl LocalStore {
         let _only = self.layout.become_collector()?;
         // Those of processes that died are in nobody's way, but may be large.
         let _ = self.layout.remove_leftovers();
+        let _ = self.database.attempt(|connection| connection.execute_batch(CACHE));
         let mut collected = Collected { stale_links: self.prune_links()?, ..Collected::default() };
         let (graph, live) = self.survey(policy)?;
         let order = self.chosen(&graph, &live, policy);

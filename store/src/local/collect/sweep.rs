@@ -24,7 +24,7 @@ const BATCH: usize = 16384;
 /// Files up to this size are removed at once; what takes longer is done when no lock is held.
 const QUICK_BYTES: u64 = 1 << 20;
 /// How long those who register objects are kept waiting for files to go: what is left then is moved out of their way.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why an object was not deleted.
 #[derive(Debug, thiserror::Error)]
