@@ -144,3 +144,10 @@ pub(super) fn open_store(common: &Common) -> Result<LocalStore, Failure> {
     LocalStore::open(&home, StoreDir::default())
         .map_err(|error| Failure::from_error(&error).context(format!("cannot open the store in `{}`", home.display())))
 }
+
+/// As [`open_store`], though its disk may be full.
+pub(super) fn open_to_collect(common: &Common) -> Result<LocalStore, Failure> {
+    let home = home(common)?;
+    LocalStore::open_to_collect(&home, StoreDir::default())
+        .map_err(|error| Failure::from_error(&error).context(format!("cannot open the store in `{}`", home.display())))
+}

@@ -10,7 +10,7 @@ use ampoule_store::path::{StoreDir, StorePath};
 use clap::ArgAction;
 use serde_json::{Value, json};
 
-use super::context::{home, open_store};
+use super::context::{open_store, open_to_collect};
 use super::{Common, Failure, output};
 use crate::realise::kept;
 use crate::terminal::{Verbosity, bytes};
@@ -24,7 +24,7 @@ Examples:
   ampoule gc --keep-outputs                   also keep what roots were built from
 
 Roots are `ampoule store roots`, the links of `ampoule build --out-link`, the sources of catalogs that were fetched with
-`ampoule sources fetch`, and whatever running commands use. Objects that they refer to stay too. It is safe to collect while
+`ampoule sources fetch`, and whatever running commands and programs use. Objects that they refer to stay too. It is safe to collect while
 others build.")]
 pub(super) struct Arguments {
     /// Say what would be deleted, and delete nothing
@@ -80,13 +80,6 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
     show_collected(common, &store, &collected, arguments.json)
 }
 
-/// Opens the store though its disk may be full.
-fn open_to_collect(common: &Common) -> Result<LocalStore, Failure> {
-    let home = home(common)?;
-    LocalStore::open_to_collect(&home, StoreDir::default())
-        .map_err(|error| Failure::from_error(&error).context(format!("cannot open the store in `{}`", home.display())))
-}
-
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }
@@ -108,6 +101,7 @@ fn show_garbage(store: &LocalStore, garbage: &Garbage, json: bool) -> Result<(),
             "derivations": displayed(store, &garbage.derivations),
             "staleLinks": garbage.stale_links,
             "bytes": freed,
+            "diskBytes": garbage.disk_bytes,
             "liveObjects": garbage.live_objects,
             "liveBytes": garbage.live_bytes,
         }));
@@ -118,9 +112,10 @@ fn show_garbage(store: &LocalStore, garbage: &Garbage, json: bool) -> Result<(),
     }
     output::data(text.as_bytes())?;
     output::message(&format!(
-        "{} objects ({}) and {} derivations would be deleted; {} objects ({}) stay\n",
+        "{} objects ({}, on disk {}) and {} derivations would be deleted; {} objects ({}) stay\n",
         garbage.objects.len(),
         bytes(freed),
+        bytes(garbage.disk_bytes),
         garbage.derivations.len(),
         garbage.live_objects,
         bytes(garbage.live_bytes),
@@ -136,8 +131,11 @@ fn show_collected(common: &Common, store: &LocalStore, collected: &Collected, js
             "derivations": displayed(store, &collected.derivations),
             "staleLinks": collected.stale_links,
             "bytes": freed,
+            "diskBytes": collected.disk_bytes,
             "leftovers": collected.leftovers,
             "logs": collected.logs,
+            "downloads": collected.downloads,
+            "records": collected.records,
             "databaseBytes": collected.database_bytes,
         }));
     }
@@ -145,15 +143,22 @@ fn show_collected(common: &Common, store: &LocalStore, collected: &Collected, js
         return Ok(());
     }
     let mut text = format!(
-        "deleted {} objects ({}) and {} derivations\n",
+        "deleted {} objects ({}, on disk {}) and {} derivations\n",
         collected.objects.len(),
         bytes(freed),
+        bytes(collected.disk_bytes),
         collected.derivations.len()
     );
     for link in &collected.stale_links {
         text.push_str(&format!("`{link}` is gone, and keeps nothing any more\n"));
     }
-    for (count, what) in [(collected.leftovers, "leftovers of interrupted commands"), (collected.logs, "logs")] {
+    let others = [
+        (collected.leftovers, "leftovers of interrupted commands"),
+        (collected.logs, "logs"),
+        (collected.downloads, "downloads that nobody went on with"),
+        (collected.records, "records of what is gone"),
+    ];
+    for (count, what) in others {
         if count > 0 {
             text.push_str(&format!("deleted {count} {what}\n"));
         }

@@ -120,6 +120,11 @@ impl LocalStore {
 }
 
 /// Splits `<base name>.<number>.zst`.
+/// The derivation that the log with this name is of.
+pub(super) fn derivation_of_log(name: &str) -> Option<StorePath> {
+    parse_name(name).map(|(derivation, _)| derivation)
+}
+
 fn parse_name(name: &str) -> Option<(StorePath, u64)> {
     let (base_name, number) = name.strip_suffix(EXTENSION)?.rsplit_once('.')?;
     Some((StorePath::parse_base_name(base_name).ok()?, number.parse().ok()?))

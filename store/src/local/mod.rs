@@ -61,7 +61,9 @@ use crate::path::{StoreDir, StorePath};
 
 pub use self::add::{Added, Source};
 pub use self::checks::{CheckRecord, Evidence, Standing};
-pub use self::collect::{CollectError, Collected, DeadObject, DeleteDeadError, Garbage, OutputsOf, Policy};
+pub use self::collect::{
+    CollectError, Collected, DeadObject, DeleteDeadError, DeleteOptions, Garbage, OutputsOf, Policy,
+};
 pub use self::copy::{Kind, StageError};
 pub use self::database::OpenDatabaseError;
 pub use self::delete::DeleteError;

@@ -33,6 +33,11 @@ pub(super) fn make(home: &Path) {
     }
 }
 
+/// Whether the disk has less room than the reserve has, so that it is time to give it up.
+pub(super) fn is_needed(home: &Path) -> bool {
+    statvfs(home).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < RESERVE_BYTES)
+}
+
 /// Gives the reserve's room back to the file system.
 pub(super) fn release(home: &Path) -> Result<(), FileError> {
     let file = home.join(RESERVE);

@@ -273,14 +273,18 @@ impl LocalStore {
             return Ok(());
         }
         let verified_at = now();
-        // Lost in a power cut, it costs no more than hashing them again.
-        self.database.write_lazily::<_, DatabaseError>("record verification", |transaction| {
+        // Lost in a power cut, or on a full disk, it costs no more than hashing them again.
+        let noted = self.database.write_lazily::<_, DatabaseError>("record verification", |transaction| {
             let mut statement = transaction.prepare_cached("UPDATE objects SET verified_at = ?2 WHERE path = ?1")?;
             for path in whole {
                 statement.execute(params![path.base_name(), verified_at])?;
             }
             Ok(())
-        })
+        });
+        match noted {
+            Err(error) if error.is_disk_full() => Ok(()),
+            other => other,
+        }
     }
 
     fn verify_object(&self, info: &PathInfo, pace: Option<&Pace>) -> Result<Option<Finding>, VerifyError> {

@@ -87,7 +87,7 @@ impl Command {
             Self::Diff(arguments) => arguments.json,
             Self::Gc(arguments) => arguments.json,
             Self::Exchange(_) => false,
-            Self::Maintenance(_) => false,
+            Self::Maintenance(command) => command.wants_json(),
             Self::Verify(arguments) => arguments.json,
             Self::Optimise(arguments) => arguments.json,
             Self::Repair(arguments) => arguments.json,

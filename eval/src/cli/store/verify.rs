@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ampoule_store::local::{Finding, VerifyOptions};
 use serde_json::json;
 
-use crate::cli::context::open_store;
+use crate::cli::context::open_to_collect;
 use crate::cli::subject::store_path;
 use crate::cli::{Common, Failure, output};
 
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
-    let store = open_store(common)?;
+    let store = open_to_collect(common)?;
     let paths = arguments.paths.iter().map(|path| store_path(store.store_dir(), path));
     let paths = paths.collect::<Result<std::collections::BTreeSet<_>, _>>()?;
     if let Some(unknown) = paths.iter().find(|path| !matches!(store.registered(path), Ok(Some(_)))) {
@@ -39,6 +39,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         bytes_per_second: arguments.rate,
     };
     let verified = store.verify_some(&options)?;
+    store.renew_reserve();
     let findings = &verified.findings;
     if arguments.json {
         output::json(&json!({

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::super::fixture::{Home, file, path, register};
 use super::super::register::Registration;
 use super::super::stage::Staged;
+use super::super::verify::VerifyOptions;
 use super::*;
 
 const ROLE: &str = "AMPOULE_COLLECT_TEST_ROLE";
@@ -29,7 +30,9 @@ fn role() {
     match role.to_str().unwrap() {
         "use" => use_objects(Path::new(&home)),
         "collect" => collect_again_and_again(Path::new(&home)),
-        "full" => collect_on_a_full_disk(Path::new(&home)),
+        "collect-full" => collect_on_a_full_disk(Path::new(&home)),
+        "verify-full" => verify_on_a_full_disk(Path::new(&home)),
+        "delete-full" => delete_on_a_full_disk(Path::new(&home)),
         other => panic!("unknown role {other}"),
     }
 }
@@ -136,7 +139,8 @@ fn collect_again_and_again(home: &Path) {
     println!("rounds: {rounds}");
 }
 
-fn collect_on_a_full_disk(home: &Path) {
+/// Fills the disk to the last byte, and opens the store on it; returns what is rooted.
+fn fill_and_open(home: &Path) -> (LocalStore, StorePath) {
     let store = open(home);
     assert!(home.join("reserve").exists());
     let kept = path(0, "kept");
@@ -163,26 +167,63 @@ fn collect_on_a_full_disk(home: &Path) {
     let _ = fs::write(&filler, vec![b'x'; 8 << 20]);
     while std::io::Write::write(&mut fs::OpenOptions::new().append(true).open(&filler).unwrap(), b"x").is_ok() {}
     assert!(fs::write(home.with_file_name("more"), vec![b'x'; 4096]).is_err(), "the disk is full");
-    let store = LocalStore::open_to_collect(home, StoreDir::new("/nix/store").unwrap()).unwrap();
+    assert!(LocalStore::open(home, StoreDir::default()).is_err(), "opening it takes room");
+    (LocalStore::open_to_collect(home, StoreDir::default()).unwrap(), kept)
+}
+
+fn verify_on_a_full_disk(home: &Path) {
+    let (store, _) = fill_and_open(home);
+    let verified = store.verify_some(&VerifyOptions::default()).unwrap();
+    assert!(verified.findings.is_empty());
+    assert!(verified.objects > 3000);
+    println!("succeeded");
+}
+
+fn delete_on_a_full_disk(home: &Path) {
+    let (store, kept) = fill_and_open(home);
+    let others: Vec<StorePath> = store.all_paths().unwrap().into_iter().filter(|path| *path != kept).collect();
+    store.delete_dead(&others).unwrap();
+    store.renew_reserve();
+    assert_eq!(store.all_paths().unwrap(), [kept].into());
+    assert!(home.join("reserve").exists());
+    println!("succeeded");
+}
+
+fn collect_on_a_full_disk(home: &Path) {
+    let (store, kept) = fill_and_open(home);
     let collected = store.collect_garbage(&Policy::default(), &mut |_, _| {}).unwrap();
     assert!(collected.objects.len() > 3000, "{}", collected.objects.len());
     assert_eq!(store.all_paths().unwrap(), [kept].into());
     assert!(store.verify().unwrap().is_empty());
-    println!("collected");
+    println!("succeeded");
 }
 
 #[test]
 fn garbage_is_collected_from_a_full_disk() {
+    check_full_disk("collect-full");
+}
+
+#[test]
+fn objects_are_verified_on_a_full_disk() {
+    check_full_disk("verify-full");
+}
+
+#[test]
+fn objects_are_deleted_from_a_full_disk() {
+    check_full_disk("delete-full");
+}
+
+fn check_full_disk(role: &str) {
     let home = Home::new();
     fs::create_dir(home.path()).unwrap();
     let script = "mount -t tmpfs -o size=80m none \"$0\" || { echo cannot mount; exit 0; }; exec \"$@\"";
     let user: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
     let mut command = Command::new("unshare");
     command.args(user).args(["sh", "-c", script]).arg(home.path()).arg(std::env::current_exe().unwrap());
-    command.args(arguments()).env(ROLE, "full").env(HOME, OsString::from(home.path().join("home")));
+    command.args(arguments()).env(ROLE, role).env(HOME, OsString::from(home.path().join("home")));
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    if text.contains("collected") && output.status.success() {
+    if text.contains("succeeded") && output.status.success() {
         return;
     }
     // Shows what went wrong, unless namespaces are what is missing.

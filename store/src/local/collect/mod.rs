@@ -11,7 +11,10 @@ mod compact;
 mod graph;
 mod leftovers;
 mod load;
+mod prune;
+mod running;
 mod sweep;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +27,7 @@ use crate::path::{StoreDir, StorePath};
 
 use self::graph::{Graph, Liveness};
 
-pub use self::sweep::DeleteDeadError;
+pub use self::sweep::{DeleteDeadError, DeleteOptions};
 
 /// A transaction that deletes much reads and writes pages in no order; those that do not fit are read again and again.
 const CACHE: &str = "PRAGMA cache_size = -16384";
@@ -84,6 +87,8 @@ pub struct Garbage {
     pub live_objects: u64,
     /// The sizes of their archives together, in bytes.
     pub live_bytes: u64,
+    /// How much room on disk the dead objects take that nothing else shares, in bytes.
+    pub disk_bytes: u64,
 }
 
 /// What a collection deleted.
@@ -99,6 +104,12 @@ pub struct Collected {
     pub leftovers: u64,
     /// Build logs.
     pub logs: u64,
+    /// Downloads that nobody went on with.
+    pub downloads: u64,
+    /// Records of builds and checks that speak of nothing that is left.
+    pub records: u64,
+    /// How much more room the file system has than before, in bytes, whatever else was written meanwhile.
+    pub disk_bytes: u64,
     /// How many bytes the database's file lost.
     pub database_bytes: u64,
 }
@@ -121,13 +132,26 @@ pub enum CollectError {
 }
 
 impl LocalStore {
-    /// Opens a store whose disk may be full: gives its reserve back to the file system first.
+    /// Opens a store whose disk may be full, to delete from it or look after it: then it gives its reserve back to the file
+    /// system first.
     ///
     /// # Errors
     /// As for [`LocalStore::open`].
     pub fn open_to_collect(home: &Path, store_dir: StoreDir) -> Result<Self, OpenError> {
-        reserve::release(home).map_err(|source| OpenError::File { home: home.to_owned(), source })?;
-        Self::open(home, store_dir)
+        let release = || reserve::release(home).map_err(|source| OpenError::File { home: home.to_owned(), source });
+        if reserve::is_needed(home) {
+            release()?;
+        }
+        Self::open(home, store_dir.clone()).or_else(|_| {
+            // A quota is full, perhaps, of which the file system does not tell.
+            release()?;
+            Self::open(home, store_dir)
+        })
+    }
+
+    /// Makes the reserve again, if there is room for it by now.
+    pub fn renew_reserve(&self) {
+        reserve::make(&self.layout.home);
     }
 
     /// Finds what [`LocalStore::collect_garbage`] would delete now.
@@ -142,6 +166,7 @@ impl LocalStore {
             garbage.objects.extend(dead_object(&graph, position));
             garbage.derivations.extend(node.is_derivation.then(|| node.path.clone()));
         }
+        garbage.disk_bytes = self.disk_usage(garbage.objects.iter().map(|object| &object.path))?;
         for object in (0..).zip(&graph.nodes).filter(|(position, _)| live.is_live(*position)) {
             if let Some(object) = object.1.object {
                 garbage.live_objects += 1;
@@ -164,6 +189,7 @@ impl LocalStore {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Collected, CollectError> {
         let _only = self.layout.become_collector()?;
+        let room = self.free_bytes();
         // Those of processes that died are in nobody's way, but may be large.
         let _ = self.layout.remove_leftovers();
         let _ = self.database.attempt(|connection| connection.execute_batch(CACHE));
@@ -175,7 +201,9 @@ impl LocalStore {
         if policy.delete_logs {
             collected.logs = self.delete_logs(&collected.derivations)?;
         }
+        self.prune(&mut collected)?;
         collected.database_bytes = self.compact_database();
+        collected.disk_bytes = self.free_bytes().saturating_sub(room);
         reserve::make(&self.layout.home);
         Ok(collected)
     }
@@ -185,7 +213,7 @@ impl LocalStore {
         // Roots after the graph: whoever protects something later is found before the batch that would delete it.
         let graph = self.load_graph(policy)?;
         let mut live = Liveness::none(&graph);
-        for path in self.all_roots()? {
+        for path in self.all_roots()?.into_iter().chain(self.running_roots()) {
             if let Some(position) = graph.position(&path) {
                 live.mark(&graph, position);
             }

@@ -45,6 +45,15 @@ pub enum DeleteDeadError {
     Delete(#[from] super::super::DeleteError),
 }
 
+/// What to delete beside the objects that were named, and what to leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Everything they refer to, too.
+    pub recursive: bool,
+    /// What has to stay is left where it is, instead of being a reason to delete nothing.
+    pub skip_live: bool,
+}
+
 /// Why the rows of a batch were not deleted.
 enum BatchError {
     /// Objects that are not dead refer to these by now.
@@ -73,24 +82,66 @@ impl LocalStore {
     /// # Errors
     /// When something keeps one, or what is not to be deleted refers to one; then none is deleted.
     pub fn delete_dead(&self, paths: &[StorePath]) -> Result<(), DeleteDeadError> {
+        self.delete_dead_with(paths, DeleteOptions::default()).map(drop)
+    }
+
+    /// As [`LocalStore::delete_dead`], with what they refer to or without what has to stay, as the options say. Returns what
+    /// was deleted.
+    ///
+    /// # Errors
+    /// When something that is to be deleted has to stay; then nothing is deleted.
+    pub fn delete_dead_with(
+        &self,
+        paths: &[StorePath],
+        options: DeleteOptions,
+    ) -> Result<BTreeSet<StorePath>, DeleteDeadError> {
         let collect = |error: FileError| DeleteDeadError::from(CollectError::from(error));
         let _only = self.layout.become_collector().map_err(collect)?;
         // Rows and roots must not change between the question and the answer, so that this is held until the end. It is
         // only ever a few objects.
         let _held = self.layout.hold_roots().map_err(collect)?;
-        let wanted: BTreeSet<&StorePath> = paths.iter().collect();
+        let mut wanted: BTreeSet<StorePath> = paths.iter().cloned().collect();
+        if options.recursive {
+            wanted.extend(self.reachable(paths, Direction::References).map_err(CollectError::from)?);
+        }
         let mut sources: Vec<(String, BTreeSet<StorePath>)> = Vec::new();
         let roots = self.roots().map_err(CollectError::from)?;
         sources.extend(roots.into_iter().map(|root| (format!("the root `{}`", root.name), root.paths)));
         sources.push(("a running process".to_owned(), self.layout.temporary_roots().map_err(collect)?));
+        sources.push(("a running program".to_owned(), self.running_roots()));
         for (kept_by, roots) in sources {
             let roots: Vec<StorePath> = roots.into_iter().collect();
             let reached = self.reachable(&roots, Direction::References).map_err(CollectError::from)?;
-            if let Some(path) = wanted.iter().find(|path| reached.contains(**path)) {
-                return Err(DeleteDeadError::Alive { path: (*path).clone(), kept_by });
+            if options.skip_live {
+                wanted.retain(|path| !reached.contains(path));
+            } else if let Some(path) = wanted.iter().find(|path| reached.contains(*path)) {
+                return Err(DeleteDeadError::Alive { path: path.clone(), kept_by });
             }
         }
-        Ok(self.delete(paths)?)
+        if options.skip_live {
+            self.spare_needed(&mut wanted)?;
+        }
+        let paths: Vec<StorePath> = wanted.iter().cloned().collect();
+        let deleted = self.valid_paths(&paths).map_err(CollectError::from)?;
+        self.delete(&paths)?;
+        Ok(deleted)
+    }
+
+    /// Takes out what objects refer to that are not to be deleted.
+    fn spare_needed(&self, wanted: &mut BTreeSet<StorePath>) -> Result<(), CollectError> {
+        let mut pending: Vec<StorePath> = wanted.iter().cloned().collect();
+        while let Some(path) = pending.pop() {
+            if !wanted.contains(&path) {
+                continue;
+            }
+            let referrers = self.neighbours(&path, Direction::Referrers)?;
+            if referrers.iter().any(|referrer| !wanted.contains(referrer)) {
+                wanted.remove(&path);
+                // These have a referrer that stays now.
+                pending.extend(self.neighbours(&path, Direction::References)?);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn sweep(

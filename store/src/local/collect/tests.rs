@@ -318,3 +318,87 @@ fn the_database_shrinks_when_much_of_it_is_free() {
     assert!(size("store.sqlite") < 1_000_000, "{}", size("store.sqlite"));
     assert_eq!(size("store.sqlite-wal"), 0);
 }
+
+#[test]
+fn a_deletion_takes_what_is_referred_to_and_spares_what_has_to_stay() {
+    let home = Home::new();
+    let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(|digit| path(digit, "p"));
+    // `d` is needed by `e`, which nobody names; `a` by the root `c`.
+    let objects: [(&StorePath, &[&StorePath]); 5] = [(&a, &[]), (&d, &[&d]), (&b, &[&a, &d]), (&c, &[&a]), (&e, &[&d])];
+    fill(&home, &objects);
+    home.open().add_root("c", std::slice::from_ref(&c)).unwrap();
+    let store = home.open();
+    let delete =
+        |recursive, skip_live| store.delete_dead_with(std::slice::from_ref(&b), DeleteOptions { recursive, skip_live });
+    assert!(matches!(delete(true, false), Err(DeleteDeadError::Alive { path, .. }) if path == a));
+    assert_eq!(delete(true, true).unwrap(), [b.clone()].into());
+    assert_eq!(delete(true, true).unwrap(), [].into(), "it is gone already");
+    let rest = [e.clone(), c.clone()];
+    let all = DeleteOptions { recursive: true, skip_live: true };
+    assert_eq!(store.delete_dead_with(&rest, all).unwrap(), [d, e].into());
+    assert_eq!(store.all_paths().unwrap(), [a, c].into());
+    assert!(store.verify().unwrap().is_empty());
+}
+
+#[test]
+fn room_on_disk_is_that_which_nothing_else_shares() {
+    let home = Home::new();
+    let [a, b] = [1, 2].map(|digit| path(digit, "p"));
+    let tree = home.sources().join("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/large"), vec![b'x'; 1 << 20]).unwrap();
+    let store = home.open();
+    for one in [&a, &b] {
+        register(&store, Registration { staged: stage(&store, &tree).unwrap(), ..file(&store, one, "", &[]) });
+    }
+    let alone = store.disk_usage([&a]).unwrap();
+    assert!(alone >= 1 << 20, "{alone}");
+    store.optimise(None, super::super::Intent::Share).unwrap();
+    let shared = store.disk_usage([&a]).unwrap();
+    let both = store.disk_usage([&a, &b]).unwrap();
+    assert!(shared < 1 << 20 || both >= 2 << 20, "a file system that shares blocks tells of both: {shared}, {both}");
+    assert!((1 << 20..3 << 20).contains(&both), "{both}");
+    assert_eq!(store.disk_usage([&path(9, "unknown")]).unwrap(), 0);
+    drop(store);
+    let garbage = home.open().find_garbage(&Policy::default()).unwrap();
+    assert_eq!(garbage.disk_bytes, both);
+}
+
+#[test]
+fn records_go_when_nothing_is_left_of_what_they_speak_of() {
+    let home = Home::new();
+    let (source, _, output, [_, upper]) = built(&home);
+    home.open().add_root("x", std::slice::from_ref(&output)).unwrap();
+    let store = home.open();
+    let policy = Policy { keep_derivations: false, ..Policy::default() };
+    let collected = collect(&store, &policy);
+    assert!(!store.is_valid(&source).unwrap());
+    assert_eq!((collected.derivations.len(), collected.records), (2, 1), "that of the input");
+    assert_eq!(store.realisation(&upper, "out").unwrap(), Some(output), "its output is there");
+    store.remove_root("x").unwrap();
+    assert_eq!(collect(&store, &policy).records, 1);
+}
+
+#[test]
+fn old_downloads_and_logs_of_nothing_go() {
+    let home = Home::new();
+    let store = home.open();
+    let (gone, known) = (path(1, "gone.drv"), derivation(&store, "known.drv", &[]));
+    store.add_root("known", std::slice::from_ref(&known)).unwrap();
+    let mut files = vec![store.downloads().join("old"), store.downloads().join("new")];
+    for derivation in [&gone, &known] {
+        let mut log = store.log_writer(derivation).unwrap();
+        log.write_all(b"hello").unwrap();
+        let name = log.finish().unwrap();
+        files.push(store.log_directory(derivation).join(name));
+    }
+    fs::write(&files[0], "x").unwrap();
+    fs::write(&files[1], "x").unwrap();
+    for old in [0, 2, 3] {
+        let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+        fs::File::options().write(true).open(&files[old]).unwrap().set_times(times).unwrap();
+    }
+    let collected = collect(&store, &Policy::default());
+    assert_eq!((collected.downloads, collected.logs), (1, 1));
+    assert_eq!(files.iter().map(|file| file.exists()).collect::<Vec<_>>(), [false, true, false, true]);
+}
