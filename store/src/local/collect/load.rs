@@ -94,14 +94,19 @@ fn build(rows: Rows, policy: &Policy<'_>) -> Result<Graph, DatabaseError> {
         connect(&mut graph, policy, &parse_path(&derivation)?, &parse_path(&path)?);
     }
     for (object, deriver) in derivers {
-        let path = graph.at(object).path.clone();
-        connect(&mut graph, policy, &parse_path(&deriver)?, &path);
+        // Whoever registered it names a derivation that made it; that this derivation makes it whenever it is built, nobody says.
+        if let (true, Some(deriver)) = (policy.keep_derivations, graph.position(&parse_path(&deriver)?)) {
+            graph.nodes[object as usize].companions.push(deriver);
+        }
     }
     if let Some(outputs_of) = policy.keep_outputs {
         for (name, text) in &rows.texts {
             let derivation = parse_path(name)?;
             for output in outputs_of(&derivation, text) {
-                connect(&mut graph, policy, &derivation, &output);
+                // Not the other way: an output keeps the derivation that made it, not each one that could have.
+                if let (Some(derivation), Some(output)) = (graph.position(&derivation), graph.position(&output)) {
+                    graph.nodes[derivation as usize].companions.push(output);
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ struct Usage {
 impl Usage {
     fn add(&mut self, stat: &Stat) {
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        #[allow(clippy::useless_conversion, reason = "it has half as many bits on other processors")]
         let links = u64::from(stat.st_nlink);
         if links <= 1 || FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             self.bytes += bytes;
