@@ -27,9 +27,23 @@ pub const CASES: &[Case] = &[
         tests: &["store/src/local/collect/tests.rs::what_is_needed_again_during_a_collection_is_spared"],
         left_out: "",
     },
-    Case { number: 21, name: "gc-runtime", covers: "", tests: &[], left_out: "not yet written" },
+    Case {
+        number: 21,
+        name: "gc-runtime",
+        covers: "a running program, an open file and an environment variable keep objects",
+        tests: &[
+            "store/src/local/collect/running.rs::what_runs_keeps_its_program_its_files_and_what_its_environment_names",
+        ],
+        left_out: "",
+    },
     Case { number: 22, name: "gc-auto", covers: "", tests: &[], left_out: "not yet written" },
-    Case { number: 23, name: "gc-closure", covers: "", tests: &[], left_out: "not yet written" },
+    Case {
+        number: 23,
+        name: "gc-closure",
+        covers: "delete --recursive, with and without --skip-live",
+        tests: &["store/src/local/collect/tests.rs::a_deletion_takes_what_is_referred_to_and_spares_what_has_to_stay"],
+        left_out: "",
+    },
     Case {
         number: 24,
         name: "selfref-gc",
@@ -40,8 +54,11 @@ pub const CASES: &[Case] = &[
     Case {
         number: 25,
         name: "delete-no-keep",
-        covers: "explicit deletion respects roots",
-        tests: &["store/src/local/collect/tests.rs::an_explicit_deletion_respects_roots"],
+        covers: "explicit deletion respects roots; what keeping outputs and derivations means, on random graphs",
+        tests: &[
+            "store/src/local/collect/tests.rs::an_explicit_deletion_respects_roots",
+            "store/tests/nix_garbage.rs::what_lives_and_what_is_dead_is_what_nix_says",
+        ],
         left_out: "",
     },
 ];

@@ -112,7 +112,7 @@ fn archive<'a>(service: &'a Service, file: &str) -> Result<Option<Answer<'a>>, Q
         let tag = format!("\"{nar_hash}\"");
         return Ok(Some(Answer::Ranged("application/x-nix-nar", info.nar_size, tag, Box::new(dump))));
     }
-    let body = move |sink: &mut dyn Write| compression.encode(sink, dump).map(drop);
+    let body = move |sink: &mut dyn Write| compression.encode(sink, info.nar_size, dump).map(drop);
     Ok(Some(Answer::Stream("application/x-nix-nar", None, Box::new(body))))
 }
 
