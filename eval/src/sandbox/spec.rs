@@ -315,8 +315,8 @@ impl Features {
                  -SSE4_1,-SSSE3,-POPCNT,-AVX_Fast_Unaligned_Load,-Fast_Unaligned_Copy",
             ),
             Self::Pretended => Some(
-                "glibc.cpu.hwcaps=-XXX512X,-XXX512XX,-XXX2,-XXX,-XXX,-XXX4,-XXX1,-XXX2,-XXXXX,-XXXXX,-XXXX,-XXXX,-XXX4_2,\
-                 -XXX4_1,-XXXX3,-XXXXXX,-XXX_Xxxx_Xxxxxxxxx_Xxxx,-Xxxx_Xxxxxxxxx_Xxxx",
+                "glibc.cpu.hwcaps=-ZZZ512Z,-ZZZ512ZZ,-ZZZ2,-ZZZ,-ZZZ,-ZZZ4,-ZZZ1,-ZZZ2,-ZZZZZ,-ZZZZZ,-ZZZZ,-ZZZZ,-ZZZ4_2,\
+                 -ZZZ4_1,-ZZZZ3,-ZZZZZZ,-ZZZ_Zzzz_Zzzzzzzzz_Zzzz,-Zzzz_Zzzzzzzzz_Zzzz",
             ),
         }
     }
