@@ -5,6 +5,7 @@
 //! store is asked of the store each time.
 
 use std::ffi::{CString, OsStr};
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,7 +16,7 @@ use super::LocalStore;
 use super::copy::write_all;
 use super::descent::entries;
 use super::look::{Look, file_system, look_again};
-use crate::hash::Sha256Digest;
+use crate::hash::{Sha256Digest, Sha256Hasher};
 use crate::nar::{DIRECTORY, NarHash};
 
 /// The first bytes of every record. The number changes with the form.
@@ -70,18 +71,20 @@ impl LocalStore {
         let taken_at = look.taken_at;
         let Some((steps, look)) = look.finish(nar.size) else { return };
         let Some(file_system) = subject.file_system() else { return };
-        let record = write(&Head { taken_at, file_system, look, nar }, &steps);
-        let _ = self.put_record(&subject.record_name(), &record);
+        // Not put together before: the steps of a large tree take much memory.
+        let head = write_head(&Head { taken_at, file_system, look, nar });
+        let end = digest_of(&head, &steps);
+        let _ = self.put_record(&subject.record_name(), [&head, &steps, end.as_bytes()]);
     }
 
-    fn put_record(&self, name: &str, record: &[u8]) -> rustix::io::Result<()> {
+    fn put_record(&self, name: &str, parts: [&[u8]; 3]) -> rustix::io::Result<()> {
         let seen = self.open_seen()?;
-        make_room(&seen, record.len() as u64)?;
+        make_room(&seen, parts.iter().map(|part| part.len() as u64).sum())?;
         let session = self.session().map_err(|error| Errno::from_io_error(&error.source).unwrap_or(Errno::IO))?;
         let temporary = session.new_name();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(session.fd(), &temporary, flags, Mode::from_raw_mode(0o600))?;
-        let written = write_all(&file, record);
+        let written = parts.iter().try_for_each(|part| write_all(&file, part));
         let done = written.and_then(|()| rustix::fs::renameat(session.fd(), &temporary, &seen, name));
         if done.is_err() {
             let _ = rustix::fs::unlinkat(session.fd(), &temporary, AtFlags::empty());
@@ -142,18 +145,22 @@ struct Head {
     nar: NarHash,
 }
 
-fn write(head: &Head, steps: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEAD_LENGTH + steps.len() + DIGEST_LENGTH);
-    record.extend_from_slice(MAGIC);
-    record.extend_from_slice(&head.taken_at.to_le_bytes());
-    record.extend_from_slice(&head.file_system.to_le_bytes());
-    record.extend_from_slice(head.look.as_bytes());
-    record.extend_from_slice(head.nar.sha256.as_bytes());
-    record.extend_from_slice(&head.nar.size.to_le_bytes());
-    record.extend_from_slice(steps);
-    let digest = Sha256Digest::of(&record);
-    record.extend_from_slice(digest.as_bytes());
-    record
+fn write_head(head: &Head) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_LENGTH);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&head.taken_at.to_le_bytes());
+    bytes.extend_from_slice(&head.file_system.to_le_bytes());
+    bytes.extend_from_slice(head.look.as_bytes());
+    bytes.extend_from_slice(head.nar.sha256.as_bytes());
+    bytes.extend_from_slice(&head.nar.size.to_le_bytes());
+    bytes
+}
+
+/// What a record ends with.
+fn digest_of(head: &[u8], steps: &[u8]) -> Sha256Digest {
+    let mut hasher = Sha256Hasher::new();
+    [head, steps].iter().for_each(|part| hasher.write_all(part).expect("a hasher takes all"));
+    hasher.finish()
 }
 
 /// Takes a record apart; `None` if it is not exactly what was written.
@@ -188,6 +195,11 @@ mod tests {
     use super::super::fixture::Home;
     use super::super::register::now;
     use super::*;
+
+    fn write(head: &Head, steps: &[u8]) -> Vec<u8> {
+        let head = write_head(head);
+        [&head, steps, digest_of(&head, steps).as_bytes()].concat()
+    }
 
     /// Long enough for what was made just now to be trusted.
     const LATER: i64 = 10;
