@@ -143,18 +143,24 @@ fn refuse(errno: i32) -> u32 {
     REFUSE | errno.unsigned_abs()
 }
 
-/// What no build may do.
-pub(super) fn static_filter() -> Vec<Instruction> {
+/// What no build may do, and what init answers in the kernel's place: one filter, because each one that is installed costs
+/// as much as ten mounts.
+pub(super) fn filter(wanted: &Supervision) -> Vec<Instruction> {
     let mut program = Assembler::new();
-    // Calls whose arguments matter are looked at each time, some of them often: they come first.
-    let (sometimes, always): (Vec<&Rule>, Vec<&Rule>) = RULES.iter().partition(|rule| rule.when != When::Always);
-    sometimes.into_iter().chain(always).for_each(|rule| program.add(rule));
+    forbid(&mut program);
+    ask(&mut program, wanted);
     program.finish()
 }
 
-/// What init answers in the kernel's place: what the machine is; and what else was asked for.
-pub(super) fn notify_filter(wanted: &Supervision) -> Vec<Instruction> {
-    let mut program = Assembler::new();
+fn forbid(program: &mut Assembler) {
+    // Calls whose arguments matter are looked at each time, some of them often: they come first.
+    let (sometimes, always): (Vec<&Rule>, Vec<&Rule>) = RULES.iter().partition(|rule| rule.when != When::Always);
+    sometimes.into_iter().chain(always).for_each(|rule| program.add(rule));
+}
+
+/// What init answers: what the machine is; the wall clock, random numbers and so on if chosen, and then also the start of a
+/// program.
+fn ask(program: &mut Assembler, wanted: &Supervision) {
     program.always(libc::SYS_uname, NOTIFY);
     program.always(libc::SYS_sysinfo, NOTIFY);
     if wanted.has_files() {
@@ -168,7 +174,7 @@ pub(super) fn notify_filter(wanted: &Supervision) -> Vec<Instruction> {
         program.always(libc::SYS_lstat, NOTIFY);
     }
     if wanted.has_clock() {
-        notify_of_time(&mut program, matches!(wanted.clock, Clock::Steady(_)));
+        ask_for_time(program, matches!(wanted.clock, Clock::Steady(_)));
     }
     if wanted.random.is_some() {
         program.always(libc::SYS_getrandom, NOTIFY);
@@ -188,10 +194,9 @@ pub(super) fn notify_filter(wanted: &Supervision) -> Vec<Instruction> {
     if wanted.needs_patches() || wanted.delays.is_some() {
         program.if_one_of(libc::SYS_arch_prctl, 0, &[0x1002], NOTIFY);
     }
-    program.finish()
 }
 
-fn notify_of_time(program: &mut Assembler, sleeps_count: bool) {
+fn ask_for_time(program: &mut Assembler, sleeps_count: bool) {
     let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI].map(i32::unsigned_abs);
     program.if_one_of(libc::SYS_clock_gettime, 0, &wall, NOTIFY);
     program.always(libc::SYS_gettimeofday, NOTIFY);
@@ -239,7 +244,7 @@ mod tests {
     }
 
     fn check(number: libc::c_long, arguments: [u64; 6], expected: Option<i32>) {
-        let result = run(&static_filter(), NATIVE, number, arguments);
+        let result = run(&filter(&Supervision::default()), NATIVE, number, arguments);
         assert_eq!(result, expected.map_or(ALLOW, refuse), "call {number} with {arguments:x?}");
     }
 
@@ -345,7 +350,7 @@ mod tests {
 
     #[test]
     fn foreign_architectures_are_refused() {
-        let program = static_filter();
+        let program = filter(&Supervision::default());
         assert_eq!(run(&program, 0x4000_0003, libc::SYS_read, [0; 6]), refuse(libc::ENOSYS));
         for number in [0x4000_0000, 512, libc::c_long::from(FIRST_UNKNOWN)] {
             assert_eq!(run(&program, NATIVE, number, [0; 6]), refuse(libc::ENOSYS));
@@ -355,14 +360,14 @@ mod tests {
     #[test]
     fn only_the_wall_clock_is_answered() {
         let wanted = Supervision { clock: Clock::StartAt(1), ..Supervision::default() };
-        let program = notify_filter(&wanted);
+        let program = filter(&wanted);
         for (clock, expected) in [(0, NOTIFY), (5, NOTIFY), (11, NOTIFY), (1, ALLOW), (7, ALLOW)] {
             assert_eq!(run(&program, NATIVE, libc::SYS_clock_gettime, [clock, 0, 0, 0, 0, 0]), expected, "{clock}");
         }
         assert_eq!(run(&program, NATIVE, libc::SYS_getrandom, [0; 6]), ALLOW);
         assert_eq!(
             run(
-                &notify_filter(&Supervision { random: Some(1), ..Supervision::default() }),
+                &filter(&Supervision { random: Some(1), ..Supervision::default() }),
                 NATIVE,
                 libc::SYS_getrandom,
                 [0; 6]

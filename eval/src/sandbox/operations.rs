@@ -218,6 +218,13 @@ pub enum Operation {
     Filter,
 }
 
+impl Operation {
+    /// Whether it only opens something.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+}
+
 impl fmt::Display for Operation {
     /// What the operation does, as it reads after "cannot".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -91,17 +91,16 @@ fn perform(operation: &Operation, supervision: &Supervision, birth: &Birth<'_>) 
         Operation::Confine => system::confine()?,
         Operation::DropPrivileges => system::drop_privileges()?,
         Operation::Filter => {
-            system::install_filter(&filter::static_filter())?;
-            install_supervised(supervision, &birth.supervisor)?;
+            install_filter(supervision, &birth.supervisor)?;
         }
         other => return Err(io::Error::other(format!("operation out of place: {other}"))),
     }
     Ok(())
 }
 
-/// Installs the filter that asks init and hands init its listener. Where init has to change this process, waits for it.
-fn install_supervised(supervision: &Supervision, supervisor: &OwnedFd) -> io::Result<()> {
-    let program = filter::notify_filter(&seen(supervision));
+/// Installs the filter and hands init its listener. Where init has to change this process, waits for it.
+fn install_filter(supervision: &Supervision, supervisor: &OwnedFd) -> io::Result<()> {
+    let program = filter::filter(&seen(supervision));
     let listener = system::install_listener(&program)?;
     wire::send(supervisor, b"listener", &[listener.as_fd()])?;
     drop(listener);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
@@ -55,20 +55,19 @@ pub(super) fn make(telling: &Telling<'_>) -> io::Result<OwnedFd> {
     Ok(facts)
 }
 
-/// Covers the host's facts in the `/proc` of `root`, which is the working directory, by those in `facts`.
-pub(super) fn show(root: BorrowedFd<'_>, facts: BorrowedFd<'_>, telling: &Telling<'_>) -> io::Result<()> {
+/// Covers the host's facts in the `/proc` of `root`, which is the working directory, by those in the directory `facts`.
+pub(super) fn show(root: BorrowedFd<'_>, facts: &str, telling: &Telling<'_>) -> io::Result<()> {
     // A fresh identifier for everybody who asks, unless random numbers are chosen.
     let uuid = match telling.random_seed {
         Some(_) => None,
         None => open_path(root, &format!("proc/sys/{UUID}")).ok(),
     };
     let uuid = uuid.map(|file| clone_mount(file.as_fd(), true, false)).transpose()?;
-    let facts = format!("/proc/self/fd/{}", facts.as_raw_fd());
     cover(&format!("{facts}/sys"), "proc/sys")?;
     if let Some(uuid) = uuid {
         attach(&uuid, root, &format!("proc/sys/{UUID}"))?;
     }
-    cover_rest(root, &facts, telling)
+    cover_rest(root, facts, telling)
 }
 
 fn open_path(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {

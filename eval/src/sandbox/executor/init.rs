@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::super::operations::Plan;
+use super::super::operations::{Operation, Plan};
 use super::builder::{self, Birth};
 use super::prepare::Stage;
 use super::supervisor::Supervisor;
@@ -74,17 +74,18 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
     system::set_umask(0);
     system::raise_files_limit();
     let plan = birth.plan;
+    let prepared = birth.places.open().map_err(doing("open what was prepared"))?;
+    let mut stage = Stage::new(prepared, !birth.is_own_user, birth.has_network);
+    // What needs no user is done while the zygote maps it.
+    let (early, rest) = plan.prepare.split_at(plan.prepare.iter().take_while(|operation| operation.is_open()).count());
+    perform_all(&mut stage, early)?;
     match wait_until_mapped(birth.mapped) {
         Ok(GO_ON_IN_GROUPS) => system::unshare_groups().map_err(doing("hide the names of control groups"))?,
         Ok(_) => {}
         // The zygote knows why, and says so.
         Err(_) => system::exit(1),
     }
-    let prepared = birth.places.open().map_err(doing("open what was prepared"))?;
-    let mut stage = Stage::new(prepared, !birth.is_own_user, birth.has_network);
-    for operation in &plan.prepare {
-        stage.perform(operation).map_err(|error| Failure { operation: operation.to_string(), error })?;
-    }
+    perform_all(&mut stage, rest)?;
     let (store, build) = stage.results().map_err(doing("open the store directory"))?;
     let processes = stage.processes().map_err(doing("open `/proc`"))?;
     drop(stage);
@@ -103,6 +104,12 @@ fn run(birth: Birth1, builtins: zygote::Builtins) -> Result<(), Failure> {
         let _ = modes::make_readable(build.as_fd());
     }
     wire::report(&birth.caller, &Report::Ended { status }, &[]).map_err(doing("report the end"))
+}
+
+fn perform_all(stage: &mut Stage, operations: &[Operation]) -> Result<(), Failure> {
+    operations.iter().try_for_each(|operation| {
+        stage.perform(operation).map_err(|error| Failure { operation: operation.to_string(), error })
+    })
 }
 
 fn wait_until_mapped(mapped: OwnedFd) -> io::Result<u8> {

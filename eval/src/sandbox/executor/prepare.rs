@@ -189,15 +189,13 @@ impl Stage {
     }
 
     fn show_machine(&mut self, telling: &Telling<'_>) -> io::Result<()> {
-        let facts = match self.prepared.facts.take() {
-            Some(facts) => facts,
-            None => {
-                let facts = facts::make(telling)?;
-                self.let_wait(&facts, FACTS)?;
-                facts
-            }
-        };
-        facts::show(self.root()?, facts.as_fd(), telling)
+        if let Some(facts) = &self.prepared.facts {
+            return facts::show(self.root()?, facts, telling);
+        }
+        let facts = facts::make(telling)?;
+        make_directory(self.root()?, FACTS, 0o700)?;
+        attach(&facts, self.root()?, FACTS)?;
+        facts::show(self.root()?, FACTS, telling)
     }
 
     fn show_scratch(&self, name: &str, at: &str) -> io::Result<()> {

@@ -363,12 +363,7 @@ pub(super) fn confine() -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as c_long) }).map(drop)
 }
 
-/// Installs a system-call filter for good.
-pub(super) fn install_filter(program: &[Instruction]) -> io::Result<()> {
-    seccomp(program, 0).map(drop)
-}
-
-/// Installs a system-call filter whose questions can be answered through the descriptor returned.
+/// Installs a system-call filter for good, whose questions can be answered through the descriptor returned.
 pub(super) fn install_listener(program: &[Instruction]) -> io::Result<OwnedFd> {
     // Waiting killably (Linux 5.19) keeps signals from interrupting a call that is being answered.
     let raw = seccomp(program, SECCOMP_NEW_LISTENER | SECCOMP_WAIT_KILLABLE)
