@@ -26,6 +26,12 @@ pub(crate) fn run(call: &BuiltinCall) -> i32 {
         "root" => root(&mut tried),
         "host" => host(call, &mut tried),
         "network" => network(call, &mut tried),
+        "hand over" => hand_over(call, &mut tried),
+        "socket input" => {
+            let denied = [libc::ENOENT, libc::ECONNREFUSED, libc::EACCES];
+            tried.refused("a socket among the inputs", UnixStream::connect(&call.env["socket"]), &denied);
+        }
+        "link inputs" => link_inputs(call, &mut tried),
         "set-id" => set_id(&mut tried),
         "privileges" => privileges(&mut tried),
         "settings" => settings(&mut tried),
@@ -175,6 +181,36 @@ fn network(call: &BuiltinCall, tried: &mut Tried) {
     // The build's own loopback works.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     tried.holds("its own loopback", TcpStream::connect(listener.local_addr().unwrap()).is_ok());
+}
+
+/// Reaches for a partner outside, by its name and by its descriptor's.
+fn hand_over(call: &BuiltinCall, tried: &mut Tried) {
+    let output = fs::File::create(&call.out).unwrap();
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(&call.env["abstract"]).unwrap();
+    tried.refused("a stream to the partner", UnixStream::connect_addr(&name), &[libc::ECONNREFUSED, libc::EPERM]);
+    let datagram = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let refused = [libc::ECONNREFUSED, libc::EPERM, libc::EPROTOTYPE];
+    tried.refused("a datagram to the partner", datagram.connect_addr(&name), &refused);
+    drop(output);
+}
+
+/// An input with a second name in an output could be changed through it, if anything could.
+fn link_inputs(call: &BuiltinCall, tried: &mut Tried) {
+    let file = CString::new(format!("{}/file", call.env["input"])).unwrap();
+    let opened = fs::File::open(Path::new(&call.env["input"]).join("file")).unwrap();
+    let own = CString::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened))).unwrap();
+    let out = CString::new(call.out.to_str().unwrap()).unwrap();
+    let denied = [libc::EXDEV, libc::EPERM, libc::ENOENT, libc::EINVAL];
+    for (from, flags) in [(&file, 0), (&file, 0x400), (&own, 0x400)] {
+        let link = self::call(libc::SYS_linkat, [-100, text(from), -100, text(&out), flags]);
+        tried.refused("a link to an input", link, &denied);
+    }
+    let descriptor = c_long::from(std::os::fd::AsRawFd::as_raw_fd(&opened));
+    let link = self::call(libc::SYS_linkat, [descriptor, text(c""), -100, text(&out), 0x1000]);
+    tried.refused("a link to an input's descriptor", link, &denied);
+    let rename = fs::rename(Path::new(&call.env["input"]).join("file"), &call.out);
+    tried.refused("an input's file moved", rename, &[libc::EXDEV, libc::EROFS, libc::EACCES]);
+    fs::write(&call.out, "mine").unwrap();
 }
 
 fn call_socket(family: c_long) -> io::Result<c_long> {

@@ -31,6 +31,12 @@ pub(crate) const CASES: &[Case] = &[
     ("the root is read-only", |workshop| drop(workshop.succeed(&workshop.builtin("root")))),
     ("files of the host are out of reach", host),
     ("there is no network", network),
+    ("no descriptor can be handed to the host", handing_over),
+    ("a socket among the inputs leads nowhere", socket_input),
+    ("two builds share nothing", nothing_shared),
+    ("a link in place of a directory deletes nothing outside", swapped_directory),
+    ("inputs look the same whatever holds them", same_inputs),
+    ("inputs cannot be linked into outputs", linked_inputs),
     ("no set-id files can be made", |workshop| drop(workshop.succeed(&workshop.builtin("set-id")))),
     ("no privileges can be gained", |workshop| drop(workshop.succeed(&workshop.builtin("privileges")))),
     ("kernel settings are out of reach", |workshop| drop(workshop.succeed(&workshop.builtin("settings")))),
@@ -158,6 +164,89 @@ fn network(workshop: &Workshop) {
     for (key, value) in [("port", port.as_str()), ("abstract", &name), ("socket", path.to_str().unwrap())] {
         spec.env.insert(key.into(), value.into());
     }
+    workshop.succeed(&spec);
+}
+
+/// What Nix and Guix fell to: a partner outside takes a descriptor of the output, and changes it after it was hashed.
+fn handing_over(workshop: &Workshop) {
+    let name = format!("sandbox-hand-{}", std::process::id());
+    let taker = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    taker.set_nonblocking(true).unwrap();
+    let mut spec = workshop.builtin("hand over");
+    spec.env.insert("abstract".into(), name.as_str().into());
+    workshop.succeed(&spec);
+    assert_eq!(taker.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+/// A network namespace does not separate sockets that have a file, and a read-only mount does not either.
+fn socket_input(workshop: &Workshop) {
+    let input = workshop.input("with-socket", &[("file", "content")]);
+    let _listener = UnixListener::bind(input.source.join("socket")).unwrap();
+    let mut spec = workshop.builtin("socket input");
+    spec.env.insert("socket".into(), format!("{}/socket", input.target).as_str().into());
+    spec.inputs.push(input);
+    workshop.succeed(&spec);
+}
+
+fn nothing_shared(workshop: &Workshop) {
+    // Each writes everywhere it can, waits, and then lists what there is.
+    let script = "for d in /build /tmp /dev/shm /nix/store; do echo $name > $d/of-$name; done; sleep 1; \
+                  cd /; for d in /build /tmp /dev/shm /nix/store; do ls $d; done; ls -d /proc/[0-9]* | while read p; do echo process; done";
+    std::thread::scope(|scope| {
+        for name in ["one", "two"] {
+            scope.spawn(move || {
+                let mut spec = workshop.script(script);
+                spec.env.insert("name".into(), name.into());
+                let log = workshop.succeed(&spec).log;
+                let other = if name == "one" { "of-two" } else { "of-one" };
+                assert_eq!(log.matches(&format!("of-{name}")).count(), 4, "{log}");
+                assert!(!log.contains(other), "{log}");
+                assert!(log.matches("process").count() <= 5, "{log}");
+            });
+        }
+    });
+}
+
+/// What deletes a build's directory by its path follows what the build put there meanwhile.
+fn swapped_directory(workshop: &Workshop) {
+    let victim = workshop.path("victim-of-a-link");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("precious"), "").unwrap();
+    let script = format!(
+        "mkdir /build/d /tmp/d $out; (while :; do rm -rf /build/d /tmp/d; ln -s {0} /build/d; ln -s {0} /tmp/d; \
+         rm /build/d /tmp/d; mkdir /build/d /tmp/d; done) & sleep 0.2; ln -s {0} $out/link",
+        victim.display()
+    );
+    let finished = workshop.run(&workshop.exec("/bin/sh", &["-c", &script])).unwrap();
+    drop(finished);
+    assert!(fs::exists(victim.join("precious")).unwrap());
+}
+
+fn same_inputs(workshop: &Workshop) {
+    let names: Vec<String> = (0..50).map(|number| format!("d{}/f{}", number % 3, (number * 37) % 101)).collect();
+    let mut files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let mut look = |name: &str| {
+        let input = workshop.input(name, &files);
+        files.reverse();
+        let mut spec =
+            workshop.script("cd $input; for d in . d0 d1 d2; do ls -Uain --time-style=+%s $d; done; cat d0/*");
+        spec.env.insert("input".into(), input.target.as_str().into());
+        spec.inputs.push(input);
+        workshop.succeed(&spec).log
+    };
+    // Made in opposite orders, at other times, with other files' numbers: nothing of it is seen.
+    let [first, second] = ["same-1", "same-2"].map(&mut look);
+    // The parent of the topmost directory is the store, and is written to.
+    let without_parent = |log: &str| log.lines().filter(|line| !line.ends_with(" ..")).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_parent(&first), without_parent(&second));
+    assert!(first.lines().any(|line| line.contains(" 1 f")), "{first}");
+}
+
+fn linked_inputs(workshop: &Workshop) {
+    let input = workshop.input("linked", &[("file", "content")]);
+    let mut spec = workshop.builtin("link inputs");
+    spec.env.insert("input".into(), input.target.as_str().into());
+    spec.inputs.push(input);
     workshop.succeed(&spec);
 }
 
