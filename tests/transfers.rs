@@ -248,3 +248,27 @@ fn caches_are_asked_in_the_order_of_their_priorities() {
     }
     assert_eq!(servers[0].requests.lock().unwrap().len(), 1, "nobody asks another when the best one has it");
 }
+
+/// Cannot be built here: there is no `/bin/sh` in the sandbox.
+const NOWHERE: &str = r#"
+derivation(name = "nowhere", system = "x86_64-linux", builder = "/bin/sh", args = ["-c", "echo > $out"], content_addressed = False)
+"#;
+
+#[test]
+fn what_a_server_does_not_have_is_not_asked_for_again() {
+    let (one, path) = with_file(1_000);
+    let directory = cache_of(&one, &path);
+    let server = Loopback::start(files(&directory));
+    let two = Workspace::with(NOWHERE);
+    let build = || two.run(&["build", "//:nowhere", "--substituter", &server.address]).code;
+    let asked = || server.requests.lock().unwrap().iter().filter(|one| one.ends_with(".narinfo")).count();
+    assert_eq!((build(), asked()), (100, 1));
+    assert_eq!((build(), asked()), (100, 1), "the answer is remembered");
+    // Who does not want that says so.
+    let file = two.path().join("config.toml");
+    fs::write(&file, "[caches]\nabsent_seconds = 0\n").unwrap();
+    let mut command = two.command();
+    command.args(["build", "//:nowhere", "--substituter", &server.address]).env("AMPOULE_CONFIG", &file);
+    command.output().unwrap();
+    assert_eq!(asked(), 2);
+}

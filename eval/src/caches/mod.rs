@@ -2,6 +2,7 @@
 //!
 //! **Effects**: the network, through the same careful client that fetches sources.
 
+mod absent;
 mod remote;
 mod settings;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod substituters;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ampoule_store::cache::{Cache, CacheError, Directory, Files};
 use ampoule_store::path::StoreDir;
@@ -19,6 +21,7 @@ pub use remote::Remote;
 pub use settings::{CacheSettings, CacheSettingsError};
 pub use substituters::{Asked, Modulo, outputs, realisation_record};
 
+use self::absent::Absent;
 use crate::sources::Machine;
 use crate::sources::http::{Client, Settings};
 use crate::sources::own::{OwnConfiguration, OwnConfigurationError};
@@ -28,6 +31,8 @@ use crate::sources::own::{OwnConfiguration, OwnConfigurationError};
 pub struct Caches {
     client: Arc<Client>,
     store_dir: StoreDir,
+    /// Where it is remembered what servers do not have, and for how long.
+    memory: Option<(PathBuf, Duration)>,
 }
 
 /// Why a cache is not open.
@@ -54,7 +59,14 @@ impl Caches {
 
     /// With other patience.
     pub fn with_settings(settings: Settings, store_dir: StoreDir) -> Self {
-        Self { client: Arc::new(Client::new(settings)), store_dir }
+        Self { client: Arc::new(Client::new(settings)), store_dir, memory: None }
+    }
+
+    /// Remembers in files of this directory what servers do not have, for so long; not at all if that is no time.
+    #[must_use]
+    pub fn remembering(self, directory: PathBuf, holds: Duration) -> Self {
+        let memory = (!holds.is_zero()).then_some((directory, holds));
+        Self { memory, ..self }
     }
 
     /// Opens a cache for reading.
@@ -73,7 +85,11 @@ impl Caches {
         }
         let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.ok_or_else(|| OpenCacheError::Address(address.to_owned()))?;
-        Ok(Box::new(Remote::new(Arc::clone(&self.client), url)))
+        let remote = Box::new(Remote::new(Arc::clone(&self.client), url));
+        match &self.memory {
+            Some((directory, holds)) => Ok(Box::new(Absent::new(remote, directory, *holds))),
+            None => Ok(remote),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! [caches]
 //! substituters = ["https://cache.example"]     # asked before anything is built, best priority first
 //! trusted_keys = ["cache.example-1:base64"]    # whose signatures count
+//! absent_seconds = 600                         # how long to remember what a server does not have; 0 to ask each time
 //! ```
 
 use std::path::PathBuf;
@@ -16,12 +17,23 @@ use crate::sources::machine::ReadError;
 use crate::sources::own::OwnConfiguration;
 
 /// The `[caches]` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
     /// Addresses of caches to ask before building.
     pub substituters: Vec<String>,
     /// Whose signatures count.
     pub trusted_keys: Vec<PublicKey>,
+    /// How long it is remembered that a server does not have something.
+    pub absent_seconds: u64,
+}
+
+/// Long enough for a second try, short enough for what others build meanwhile.
+const ABSENT_SECONDS: u64 = 600;
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { substituters: Vec::new(), trusted_keys: Vec::new(), absent_seconds: ABSENT_SECONDS }
+    }
 }
 
 /// Why the section is not usable.
@@ -60,6 +72,8 @@ struct Section {
     substituters: Vec<String>,
     #[serde(alias = "trusted-keys")]
     trusted_keys: Vec<String>,
+    #[serde(alias = "absent-seconds")]
+    absent_seconds: Option<u64>,
 }
 
 impl CacheSettings {
@@ -72,7 +86,8 @@ impl CacheSettings {
             .map_err(|source| CacheSettingsError::Parse { path: path.clone(), source: Box::new(source) })?;
         let keys = file.caches.trusted_keys.iter().map(|key| key.parse()).collect::<Result<_, _>>();
         let trusted_keys = keys.map_err(|source| CacheSettingsError::Key { path, source })?;
-        Ok(Self { substituters: file.caches.substituters, trusted_keys })
+        let absent_seconds = file.caches.absent_seconds.unwrap_or(ABSENT_SECONDS);
+        Ok(Self { substituters: file.caches.substituters, trusted_keys, absent_seconds })
     }
 }
 
@@ -99,6 +114,7 @@ mod tests {
         assert_eq!(settings.substituters, ["file:///c"]);
         assert_eq!(settings.trusted_keys[0].to_string(), key);
         assert_eq!(load("").unwrap(), CacheSettings::default());
+        assert_eq!(load("[caches]\nabsent_seconds = 0").unwrap().absent_seconds, 0);
         assert!(matches!(load("[caches]\nx = 1"), Err(CacheSettingsError::Parse { .. })));
         assert!(matches!(load("[caches]\ntrusted_keys = [\"x\"]"), Err(CacheSettingsError::Key { .. })));
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "key files are read")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use ampoule_store::cache::{Substituters, Trust};
 use ampoule_store::local::LocalStore;
@@ -27,7 +28,7 @@ pub(super) fn open_substituters(
     if addresses.is_empty() {
         return Ok(Substituters::none());
     }
-    let caches = Caches::new(&machine, store.store_dir().clone())?;
+    let caches = remembering_caches(store, &machine, &settings)?;
     let mut open = Vec::new();
     for address in addresses {
         match caches.open(address) {
@@ -40,6 +41,16 @@ pub(super) fn open_substituters(
     }
     let trusted: TrustedKeys = keys.iter().chain(&settings.trusted_keys).cloned().collect();
     Ok(Substituters::new(open, Trust::Keys(trusted)))
+}
+
+/// Opens caches, of whose servers it is remembered what they do not have.
+pub(super) fn remembering_caches(
+    store: &LocalStore,
+    machine: &Machine,
+    settings: &CacheSettings,
+) -> Result<Caches, Failure> {
+    let holds = Duration::from_secs(settings.absent_seconds);
+    Ok(Caches::new(machine, store.store_dir().clone())?.remembering(store.home().join("absent"), holds))
 }
 
 /// The keys of the command line and of the configuration.

@@ -17,11 +17,11 @@ use serde_json::json;
 
 use self::selection::Selection;
 use self::stores::Place;
-use super::caches::read_key;
+use super::caches::{read_key, remembering_caches};
 use super::context::open_store;
 use super::interrupt::exit_when_interrupted;
 use super::{Common, Failure, output};
-use crate::caches::Caches;
+use crate::caches::CacheSettings;
 use crate::sources::Machine;
 
 #[derive(clap::Args, Debug)]
@@ -159,7 +159,9 @@ fn push(
     paths: &BTreeSet<StorePath>,
     key: Option<&SecretKey>,
 ) -> Result<Copied, Failure> {
-    let cache = Caches::new(&Machine::current(), store.store_dir().clone())?.open_or_create(address)?;
+    let machine = Machine::current();
+    // What the cache did not have, it has now.
+    let cache = remembering_caches(store, &machine, &CacheSettings::load(&machine)?)?.open_or_create(address)?;
     let options = PushOptions { compression: arguments.compression.into(), key };
     let mut copied = Copied { paths: cache.push(store, paths, options)?, realisations: 0 };
     for path in paths {
