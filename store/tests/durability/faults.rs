@@ -24,6 +24,18 @@ impl Fault {
     pub(crate) const ALL: [Self; 6] =
         [Self::Kill, Self::FullOnce, Self::FullFromNow, Self::WriteError, Self::ReadError, Self::ShortWrite];
 
+    /// What it is called.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9 at a system call",
+            Self::FullOnce => "disk full at one call (ENOSPC)",
+            Self::FullFromNow => "disk full from a call on (ENOSPC)",
+            Self::WriteError => "write, sync or change fails (EIO)",
+            Self::ReadError => "read fails (EIO)",
+            Self::ShortWrite => "write is cut short",
+        }
+    }
+
     fn concerns(self, call: &Call) -> bool {
         match self {
             Self::Kill => true,

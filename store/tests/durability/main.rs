@@ -13,6 +13,7 @@ mod record;
 mod scenarios;
 mod tracer;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,19 +42,22 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mode = env::var("AMPOULE_FAULTS").unwrap_or_default();
-    let (mut tried, mut failures) = (0, Vec::new());
+    let (mut tried, mut failures) = (BTreeMap::<&str, usize>::new(), Vec::new());
     for scenario in scenarios::ALL {
         if mode.is_empty() || mode == "full" || mode == scenario.name {
             let trial = Trial::new(scenario);
             let (points, failed) = trial.run(!mode.is_empty());
-            println!("{}: {points} points, {} failed", scenario.name, failed.len());
-            tried += points;
+            println!("{}: {} points, {} failed", scenario.name, points.len(), failed.len());
+            points.iter().for_each(|point| *tried.entry(point.kind()).or_default() += 1);
             failures.extend(failed);
         }
     }
+    tried.iter().for_each(|(kind, points)| println!("{kind}: {points} points"));
+    let tried: usize = tried.values().sum();
     println!("{tried} points tried, {} failed", failures.len());
     failures.iter().take(12).for_each(|failure| eprintln!("FAILED {failure}"));
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Nothing tried is nothing shown: the name of a scenario may be wrong.
+    if failures.is_empty() && tried > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What the traced program does: `ROLE` is `once` or `twice`, the arguments are a scenario, a home, sources.
@@ -82,6 +86,16 @@ enum Point {
     Fault(Fault, usize),
     /// After so many events.
     Power(usize, Loss),
+}
+
+impl Point {
+    /// What goes wrong, for people.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Fault(fault, _) => fault.kind(),
+            Self::Power(..) => "power loss",
+        }
+    }
 }
 
 /// A scenario with everything that can happen to it.
@@ -143,7 +157,7 @@ impl Trial {
     }
 
     /// Tries the points on two threads.
-    fn run(&self, is_full: bool) -> (usize, Vec<String>) {
+    fn run(&self, is_full: bool) -> (Vec<Point>, Vec<String>) {
         let points = self.points(is_full);
         let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         std::thread::scope(|scope| {
@@ -158,7 +172,7 @@ impl Trial {
                 });
             }
         });
-        (points.len(), failures.into_inner().unwrap())
+        (points, failures.into_inner().unwrap())
     }
 
     fn points(&self, is_full: bool) -> Vec<Point> {

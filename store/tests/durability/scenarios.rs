@@ -9,12 +9,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use ampoule_store::cache::{Cache, Compression, Directory, PushOptions, Realisation, Substituters, Trust};
 use ampoule_store::export::{ExportedObject, Exporter};
 use ampoule_store::hash::Sha256Digest;
 use ampoule_store::import::Credulity;
 use ampoule_store::local::{
-    DerivationRow, Finding, Intent, LocalStore, Policy, RealisationRecord, Registration, StageError, Verdict,
-    VerifyOptions,
+    DerivationRow, Durability, Finding, Intent, LocalStore, Policy, RealisationRecord, Registration, StageError,
+    Verdict, VerifyOptions,
 };
 use ampoule_store::nar;
 use ampoule_store::path::{StoreDir, StorePath};
@@ -46,6 +47,7 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario { name: "verify", prepare: prepare_delete, perform: verify, has_store: true },
     Scenario { name: "optimise", prepare: prepare_optimise, perform: optimise, has_store: true },
     Scenario { name: "repair", prepare: prepare_repair, perform: repair, has_store: true },
+    Scenario { name: "push", prepare: prepare_delete, perform: push, has_store: true },
 ];
 
 impl Scenario {
@@ -81,6 +83,7 @@ impl Scenario {
         broken.map_or(Ok(()), |finding| Err(format!("before repeating: {}", chain(finding))))?;
         check_promises(&store, said).map_err(|error| fail("what was said does not hold", &*error))?;
         check_references(&store).map_err(|error| fail("references", &*error))?;
+        check_cache(&store).map_err(|error| fail("the cache", &*error))?;
         let mut repeated = String::new();
         (self.perform)(&store, sources, &mut |line| repeated.push_str(&(line + "\n")))
             .map_err(|error| fail("cannot be repeated", &*error))?;
@@ -120,6 +123,7 @@ fn check_promises(store: &LocalStore, said: &str) -> Outcome {
                 store.verify_some(&options)?.findings.is_empty()
             }
             "valid" => store.path_info(&path)?.is_some(),
+            "cached" => is_cached(store, &path)?,
             "gone" => !store.is_valid(&path)?,
             "derivation" => store.derivation(&path)?.is_some(),
             "realised" => store.realisation(&path, "out")?.is_some_and(|output| output.base_name() == words[2]),
@@ -127,6 +131,20 @@ fn check_promises(store: &LocalStore, said: &str) -> Outcome {
         };
         if !holds {
             return Err(format!("`{line}`").into());
+        }
+    }
+    Ok(())
+}
+
+/// What a cache says it has, it has.
+fn check_cache(store: &LocalStore) -> Outcome {
+    if !store.home().with_file_name("cache/nix-cache-info").exists() {
+        return Ok(());
+    }
+    for part in cache_of(store)?.hash_parts()? {
+        let Some(path) = store.path_with_hash_part(&part)? else { return Err(format!("`{part}` is unknown").into()) };
+        if !is_cached(store, &path)? {
+            return Err(format!("`{path}` is listed but not there").into());
         }
     }
     Ok(())
@@ -376,6 +394,38 @@ fn repair(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
     say(format!("whole {broken}"));
     say(format!("valid {}", path(3, "referrer")));
     Ok(())
+}
+
+/// The cache beside a store.
+fn cache_of(store: &LocalStore) -> Result<Cache, Box<dyn Error>> {
+    let directory = store.home().parent().ok_or("a store lies somewhere")?.join("cache");
+    Ok(Cache::open_or_create(Box::new(Directory::new(&directory)), store.store_dir().clone())?)
+}
+
+fn push(store: &LocalStore, _sources: &Path, say: Say<'_>) -> Outcome {
+    let closure = store.closure(&[path(3, "b")])?;
+    let cache = cache_of(store)?;
+    cache.push(store, &closure, PushOptions { compression: Compression::Zstd, key: None })?;
+    let output = path(2, "a");
+    let derivation = StorePath::new(&[9; 20], "a.drv")?;
+    let realisation = Realisation { derivation, output: "out".into(), path: output, signatures: BTreeSet::new() };
+    cache.push_realisation(&realisation)?;
+    for path in &closure {
+        say(format!("cached {path}"));
+    }
+    Ok(())
+}
+
+/// Whether a cache has an object, whole, and all that it needs: whatever it says it has, it must have.
+fn is_cached(store: &LocalStore, path: &StorePath) -> Result<bool, Box<dyn Error>> {
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    let other = LocalStore::open_with(directory.path(), store.store_dir().clone(), Durability::Relaxed)?;
+    let substituters = Substituters::new(vec![cache_of(store)?], Trust::Everything);
+    if !substituters.offers(path) {
+        return Ok(false);
+    }
+    substituters.substitute(&other, std::slice::from_ref(path))?;
+    Ok(true)
 }
 
 fn derivation_row(
