@@ -10,15 +10,17 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use ampoule_store::cache::{Cache, Compression, Directory, PushOptions, Realisation, Substituters, Trust};
+use ampoule_store::content_address::Method;
 use ampoule_store::export::{ExportedObject, Exporter};
-use ampoule_store::hash::Sha256Digest;
+use ampoule_store::hash::{Algorithm, Sha256Digest};
 use ampoule_store::import::Credulity;
 use ampoule_store::local::{
-    DerivationRow, Durability, Finding, Intent, LocalStore, Policy, RealisationRecord, Registration, StageError,
-    Verdict, VerifyOptions,
+    DerivationRow, Durability, Finding, Intent, LocalStore, Policy, RealisationRecord, Registration, Source,
+    StageError, Verdict, VerifyOptions,
 };
 use ampoule_store::nar;
 use ampoule_store::path::{StoreDir, StorePath};
+use ampoule_store::path_info::PathInfo;
 
 type Outcome = Result<(), Box<dyn Error>>;
 /// Where it is said what is done: from then on it must be so, whatever happens.
@@ -48,6 +50,7 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario { name: "optimise", prepare: prepare_optimise, perform: optimise, has_store: true },
     Scenario { name: "repair", prepare: prepare_repair, perform: repair, has_store: true },
     Scenario { name: "push", prepare: prepare_delete, perform: push, has_store: true },
+    Scenario { name: "again", prepare: prepare_again, perform: add_again, has_store: true },
 ];
 
 impl Scenario {
@@ -394,6 +397,34 @@ fn repair(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
     say(format!("whole {broken}"));
     say(format!("valid {}", path(3, "referrer")));
     Ok(())
+}
+
+/// What was added before is known again by its looks, but not what is younger than two seconds.
+fn prepare_again(store: Option<&LocalStore>, sources: &Path) -> Outcome {
+    prepare_sources(store, sources)?;
+    for (name, content) in [("gone", "gone"), ("new", "new")] {
+        fs::create_dir(sources.join(name))?;
+        fs::write(sources.join(name).join("file"), content.repeat(20_000))?;
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let store = store.expect("there is a store");
+    let infos = add_all(store, sources, &["tree", "gone"])?;
+    // Known by its looks, and not there any more.
+    Ok(store.delete(&[infos[1].path.clone()])?)
+}
+
+fn add_again(store: &LocalStore, sources: &Path, say: Say<'_>) -> Outcome {
+    for info in add_all(store, sources, &["tree", "gone", "new"])? {
+        say(format!("whole {}", info.path));
+    }
+    Ok(())
+}
+
+fn add_all(store: &LocalStore, sources: &Path, names: &[&str]) -> Result<Vec<PathInfo>, Box<dyn Error>> {
+    let source = |name: &&str| Source { path: sources.join(name), name: (*name).to_owned() };
+    let sources: Vec<Source> = names.iter().map(source).collect();
+    let added = store.add_paths(&sources, Method::Nar, Algorithm::Sha256);
+    added.error.map_or(Ok(added.infos), |error| Err(error.into()))
 }
 
 /// The cache beside a store.
