@@ -1,11 +1,13 @@
 //! A cache's files in a directory of this machine: `file://` caches.
 #![expect(clippy::disallowed_methods, reason = "the cache is files")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -21,13 +23,32 @@ const BEGIN_BYTES: u64 = 8 << 20;
 pub struct Directory {
     root: PathBuf,
     address: String,
+    /// Directories that got new names which the disk may not have yet.
+    unsettled: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Directory {
     /// The files below this directory.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), address: format!("file://{}", root.display()) }
+        let address = format!("file://{}", root.display());
+        Self { root: root.to_owned(), address, unsettled: Mutex::default() }
+    }
+
+    /// Makes the directories that a file lies in, and returns those that get new names with it.
+    fn make_parents(&self, target: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut changed = Vec::new();
+        for parent in target.ancestors().skip(1) {
+            changed.push(parent.to_owned());
+            // The root was made for the new file, and perhaps only then.
+            if parent != self.root && parent.is_dir() {
+                break;
+            }
+        }
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        Ok(changed)
     }
 
     fn fail(&self, action: &'static str, name: &str) -> impl FnOnce(io::Error) -> FilesError {
@@ -82,6 +103,12 @@ impl Files for Directory {
         settle().map_err(self.fail("write to disk", "new files"))
     }
 
+    fn settle_names(&self) -> Result<(), FilesError> {
+        let directories = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        let settle = |directory: &PathBuf| File::open(directory)?.sync_all();
+        directories.iter().try_for_each(settle).map_err(self.fail("write to disk", "new names"))
+    }
+
     fn list(&self, directory: &str) -> Result<Vec<String>, FilesError> {
         let entries = match fs::read_dir(self.root.join(directory)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -131,12 +158,11 @@ impl NewFile for New<'_> {
         let Self { directory, file, .. } = *self;
         let target = directory.root.join(name);
         let put = || {
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent)?;
-            }
+            let changed = directory.make_parents(&target)?;
             // Temporary files are private; a cache is for others to read.
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
             file.persist(&target).map_err(|error| error.error)?;
+            directory.unsettled.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
             Ok(())
         };
         put().map_err(directory.fail("write", name))

@@ -40,6 +40,14 @@ pub trait Files: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Returns when the names under which files were published so far would survive a power cut.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    fn settle_names(&self) -> Result<(), FilesError> {
+        Ok(())
+    }
+
     /// The names in a directory, `""` being the topmost. None if there is no such directory.
     ///
     /// # Errors

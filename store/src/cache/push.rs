@@ -121,9 +121,15 @@ impl Cache {
         } else {
             self.files.settle()?;
         }
-        for (file, name) in made.into_iter().flat_map(|(_, files)| files) {
-            file.publish(&name)?;
+        let mut named = Vec::with_capacity(made.len());
+        for (_, mut files) in made {
+            named.extend(files.pop());
+            files.into_iter().try_for_each(|(file, name)| file.publish(&name))?;
         }
+        // Or a power cut could leave a narinfo without its archive, and nobody would bring that any more.
+        self.files.settle_names()?;
+        named.into_iter().try_for_each(|(file, name)| file.publish(&name))?;
+        self.files.settle_names()?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         batch.iter().for_each(|info| drop(known.remove(info.path.hash_part())));
         Ok(())
@@ -136,6 +142,7 @@ impl Cache {
     pub fn push_realisation(&self, realisation: &Realisation) -> Result<(), CacheError> {
         if let Some(name) = realisation.file_name() {
             files::write(&*self.files, &name, realisation.write().as_bytes())?;
+            self.files.settle_names()?;
         }
         Ok(())
     }

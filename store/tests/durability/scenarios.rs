@@ -144,11 +144,10 @@ fn check_cache(store: &LocalStore) -> Outcome {
     if !store.home().with_file_name("cache/nix-cache-info").exists() {
         return Ok(());
     }
-    for part in cache_of(store)?.hash_parts()? {
-        let Some(path) = store.path_with_hash_part(&part)? else { return Err(format!("`{part}` is unknown").into()) };
-        if !is_cached(store, &path)? {
-            return Err(format!("`{path}` is listed but not there").into());
-        }
+    let cache = cache_of(store)?;
+    for part in cache.hash_parts()? {
+        let info = cache.narinfo_by_hash_part(&part)?.ok_or_else(|| format!("`{part}` is listed but not there"))?;
+        cache.fetch(store, &info, &Trust::Everything)?;
     }
     Ok(())
 }
