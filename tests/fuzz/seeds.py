@@ -81,6 +81,7 @@ def stock(work, top):
     text.write_text(f"refers to {path}\n")
     seed("import", "tree", run("nix-store", "--export", path, **env))
     seed("import", "empty", bytes(8))
+    seed("registrations", "dump", run("nix-store", "--dump-db", **env))
     expression = work / "x.nix"
     expression.write_text("""
       let drv = extra: derivation ({ name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo \\"a\\nb\\" > $out" ]; } // extra);

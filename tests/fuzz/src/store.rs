@@ -14,6 +14,7 @@ use ampoule_store::nar::{self, DecodeError, Decoder, Encoder, Event};
 use ampoule_store::narinfo::NarInfo;
 use ampoule_store::path::{StoreDir, StorePath};
 use ampoule_store::reference_scan::ReferenceScanner;
+use ampoule_store::registrations;
 use ampoule_store::signature::{PublicKey, SecretKey, Signature};
 
 use super::Target;
@@ -25,6 +26,7 @@ pub(super) const TARGETS: &[Target] = &[
     Target { name: "cache_info", run: cache_info, cost: 1 },
     Target { name: "realisation", run: realisation, cost: 1 },
     Target { name: "import", run: import_stream, cost: 40 },
+    Target { name: "registrations", run: load_registrations, cost: 20 },
     Target { name: "signature", run: signature, cost: 2 },
     Target { name: "hash", run: hash, cost: 1 },
     Target { name: "store_path", run: store_path, cost: 1 },
@@ -122,6 +124,16 @@ thread_local! {
 
 /// What a stream brings is valid and whole; what it does not may be anything.
 pub(super) fn import_stream(bytes: &[u8]) {
+    with_store(|store| import(store, bytes, Credulity::Nothing).ok());
+}
+
+/// As for [`import_stream`]: registrations bring nothing that is not there already.
+pub(super) fn load_registrations(bytes: &[u8]) {
+    with_store(|store| registrations::load(store, bytes).ok());
+}
+
+/// Tries something on a store, which returns what is valid then.
+fn with_store(attempt: impl FnOnce(&LocalStore) -> Option<Vec<StorePath>>) {
     STORE.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|(_, _, uses)| *uses > 500) {
             if let Some((directory, ..)) = slot.take() {
@@ -133,7 +145,7 @@ pub(super) fn import_stream(bytes: &[u8]) {
         }
         let (directory, store, uses) = slot.as_mut().expect("it was just set");
         *uses += 1;
-        if let Ok(paths) = import(store, bytes, Credulity::Nothing) {
+        if let Some(paths) = attempt(store) {
             let only = Some(paths.iter().cloned().collect());
             let verified = store.verify_some(&VerifyOptions { only, ..VerifyOptions::default() });
             let findings = verified.expect("the store can be verified").findings;
@@ -216,7 +228,8 @@ pub(super) fn store_path(bytes: &[u8]) {
 
 /// Streams end or fail, in bounded memory.
 pub(super) fn compression(bytes: &[u8]) {
-    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+    use Compression::{Brotli, Bzip2, Gzip, Xz, Zstd};
+    for compression in [Brotli, Bzip2, Gzip, Xz, Zstd] {
         let Ok(plain) = compression.decode(bytes) else { continue };
         let _ = std::io::copy(&mut plain.take(PLAIN_LIMIT), &mut std::io::sink());
     }
