@@ -62,13 +62,23 @@ pub const CASES: &[Case] = &[
         ],
         left_out: "",
     },
-    Case { number: 13, name: "fixed-slow-vs-bad", covers: "", tests: &[], left_out: "not yet written" },
+    Case {
+        number: 13,
+        name: "fixed-slow-vs-bad",
+        covers: "what fails beside a sibling with the same path harms nothing",
+        tests: &["tests/nix_functional/refusals.rs::a_fixed_output_that_fails_leaves_its_sibling_alone"],
+        left_out: "",
+    },
     Case {
         number: 14,
         name: "check",
-        covers: "equal and different outputs",
-        tests: &["tests/check.rs::what_comes_out_the_same_is_proved_once", "tests/check.rs::the_date_is_caught"],
-        left_out: "not yet beside stock Nix",
+        covers: "equal and different outputs; exit codes, alone and combined",
+        tests: &[
+            "tests/check.rs::what_comes_out_the_same_is_proved_once",
+            "tests/check.rs::the_date_is_caught",
+            "tests/nix_functional/refusals.rs::what_comes_out_differently_is_refused_alike",
+        ],
+        left_out: "",
     },
     Case {
         number: 15,
@@ -104,9 +114,12 @@ pub const CASES: &[Case] = &[
     Case {
         number: 30,
         name: "parallel",
-        covers: "two processes that want the same build it once",
-        tests: &["tests/interruption.rs::two_processes_that_want_the_same_build_it_once"],
-        left_out: "overlap: not yet written",
+        covers: "jobs overlap; two processes that want the same build it once",
+        tests: &[
+            "tests/nix_functional/refusals.rs::jobs_overlap_as_far_as_they_may",
+            "tests/interruption.rs::two_processes_that_want_the_same_build_it_once",
+        ],
+        left_out: "",
     },
     Case {
         number: 31,

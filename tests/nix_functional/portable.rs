@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::stock::Stock;
 use crate::harness::{Ran, Workspace};
 
-const PROGRAMS: [&str; 13] =
-    ["cat", "chmod", "cp", "env", "grep", "kill", "ln", "mkdir", "rm", "sed", "sh", "sleep", "sort"];
+const PROGRAMS: [&str; 15] =
+    ["cat", "chmod", "cp", "date", "env", "grep", "head", "kill", "ln", "mkdir", "rm", "sed", "sh", "sleep", "sort"];
 
 /// What recipes have beside their own: `sh(name, script, ...)`, input-addressed unless told otherwise, with all programs.
 const PRELUDE: &str = r#"

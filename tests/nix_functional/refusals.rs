@@ -1,5 +1,7 @@
 //! What is refused by stock Nix and by us, and what by neither.
 
+use std::fs;
+
 use super::portable::{Both, Portable};
 
 /// Builds each with both; `expected` says whether it succeeds, and a word of ours if not.
@@ -182,4 +184,76 @@ sh(name = "fine", script = "echo > $out")
         let theirs = portable.stock.run("nix-store", &[&options[..], &chosen].concat());
         assert_eq!(theirs.code, code, "{targets:?}: {}", theirs.stderr);
     }
+}
+
+#[test]
+fn what_comes_out_differently_is_refused_alike() {
+    let recipe = r#"
+sh(name = "same", script = "echo same > $out")
+sh(name = "random", script = "head -c 16 /dev/urandom > $out")
+sh(name = "mismatch", script = "echo > $out", output_hash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
+"#;
+    let Some(portable) = Portable::with(recipe) else { return };
+    for (target, code) in [("same", 0), ("random", 104)] {
+        let label = format!("//:{target}");
+        let Both { ours, theirs } = portable.build(&label, &[], &[]);
+        assert_eq!((ours.code, theirs.code), (0, 0), "{}\n{}", ours.stderr, theirs.stderr);
+        portable.workspace.fails(code, &["build", "--check", &label]);
+        let checked = portable.stock.run("nix-store", &["--realise", "--check", &portable.derivation(&label)]);
+        assert_eq!(checked.code, code, "{target}: {}", checked.stderr);
+    }
+    portable.workspace.fails(110, &["build", "--check", "--keep-going", "//:random", "//:mismatch", "//:same"]);
+}
+
+#[test]
+fn a_fixed_output_that_fails_leaves_its_sibling_alone() {
+    let recipe = r#"
+SAME = "HASH"
+sh(name = "same", script = "sleep 1; echo same > $out", output_hash = SAME, target = "slow")
+sh(name = "same", script = "echo other > $out", output_hash = SAME, target = "bad")
+sh(name = "same", script = "echo same > $out; exit 1", output_hash = SAME, target = "worse")
+"#;
+    let Some(portable) = Portable::with("") else { return };
+    let workspace = &portable.workspace;
+    let file = workspace.path().join("same");
+    fs::write(&file, "same\n").unwrap();
+    let hash = workspace.ok(&["store", "hash", "--flat", file.to_str().unwrap()]).text().to_owned();
+    let before = fs::read_to_string(workspace.root().join("BUILD.star")).unwrap();
+    workspace.write("BUILD.star", &format!("{before}{}", recipe.replace("HASH", &hash)));
+    let targets = ["//:slow", "//:bad", "//:worse"];
+    let derivations = targets.map(|target| portable.derivation(target));
+    let derivations: Vec<&str> = derivations.iter().map(String::as_str).collect();
+    portable.stock.take(workspace, &derivations);
+    let ours = workspace.run(&[&["build", "--keep-going", "--jobs", "3"][..], &targets].concat());
+    let theirs = portable.stock.run("nix-store", &[&["--realise", "--keep-going", "-j3"][..], &derivations].concat());
+    // Whoever comes late finds what the slow one made.
+    assert!(ours.code != 0 && theirs.code != 0, "{}\n{}", ours.stderr, theirs.stderr);
+    assert_eq!(workspace.built("//:slow"), "same\n");
+    workspace.verify_store();
+    let path = &portable.outputs("//:slow")["out"];
+    assert_eq!(fs::read_to_string(portable.stock.on_disk(path)).unwrap(), "same\n");
+}
+
+#[test]
+fn jobs_overlap_as_far_as_they_may() {
+    let recipe = r#"
+TIMES = "date +%s > $out; sleep 2; date +%s >> $out"
+[sh(name = name, script = TIMES) for name in ["a-together", "b-together", "a-alone", "b-alone"]]
+"#;
+    let Some(portable) = Portable::with(recipe) else { return };
+    let times = |jobs: &str, which: &str| {
+        let labels = ["a", "b"].map(|name| format!("//:{name}-{which}"));
+        let ran = portable.workspace.ok(&["build", "--jobs", jobs, &labels[0], &labels[1]]);
+        let read = |path: &str| -> (u64, u64) {
+            let text = fs::read_to_string(path).unwrap();
+            let (begin, end) = text.trim_end().split_once('\n').unwrap();
+            (begin.parse().unwrap(), end.parse().unwrap())
+        };
+        let spans: Vec<_> = ran.stdout.lines().map(read).collect();
+        (spans[0], spans[1])
+    };
+    let (one, other) = times("2", "together");
+    assert!(one.0 < other.1 && other.0 < one.1, "{one:?} {other:?}");
+    let (one, other) = times("1", "alone");
+    assert!(one.1 <= other.0 || other.1 <= one.0, "{one:?} {other:?}");
 }

@@ -1,9 +1,10 @@
 //! How fast `ampoule` is: three figures, each beside a baseline of the same run, so that a slow or busy machine shows.
 //!
 //! `cargo bench --bench speed [-- PART...]` runs those whose names contain one of the parts: `warm`, `evaluation`,
-//! `sandbox`. What they mean is in `docs/user/performance.md`. Nothing here passes or fails by time.
+//! `sandbox`, `chain`. What they mean is in `docs/user/performance.md`. Nothing here passes or fails by time.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "it runs programs and says how long they took")]
 
+mod chain;
 mod evaluation;
 mod measure;
 mod repository;
@@ -26,5 +27,8 @@ fn main() {
     }
     if wanted("sandbox") {
         sandbox::measure(&engine);
+    }
+    if wanted("chain") {
+        chain::measure();
     }
 }

@@ -113,7 +113,7 @@ fn run_in_sandbox(engine: &Embedded, program: &Path) -> std::time::Duration {
 }
 
 /// The smallest static program that makes the directory its first argument names.
-fn make_directory() -> Vec<u8> {
+pub(crate) fn make_directory() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let code: [&[u8]; 7] = [
