@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
@@ -39,9 +39,11 @@ pub(super) fn copy_directory(from: &Path, into: &Path) -> io::Result<()> {
         if metadata.is_dir() {
             fs::create_dir(&target)?;
             copy_directory(&source, &target)?;
-            fs::set_permissions(&target, metadata.permissions())?;
+            fs::set_permissions(&target, fs::Permissions::from_mode(metadata.mode() | 0o700))?;
         } else {
             fs::copy(&source, &target)?;
+            // It is shown as inputs are, which nobody may write to.
+            fs::set_permissions(&target, fs::Permissions::from_mode(metadata.mode() | 0o200))?;
         }
         let modified = Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() };
         let times = Timestamps { last_access: modified, last_modification: modified };
