@@ -106,6 +106,16 @@ fn an_audit_tells_what_is_proved_and_what_is_not() {
 }
 
 #[test]
+fn a_rebuild_that_fails_refutes() {
+    let recipe = r#"sh(name = "fickle", script = "test $NIX_BUILD_CORES = 7; echo > $out")"#;
+    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    workspace.fails(100, &["build", "--check", "--cores", "7", "//:fickle"]);
+    let ran = workspace.fails(104, &["audit", "//:fickle"]);
+    assert!(ran.stdout.contains("the rebuild failed, though the first build did not"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("\n1 of 2 outputs is not reproducible\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn an_audit_of_what_was_never_built_says_so() {
     let Some(workspace) = Workspace::with_tools(RECIPE) else { return };
     let ran = workspace.ok(&["audit", "//:clean"]);

@@ -10,7 +10,7 @@ use ampoule_store::path::StorePath;
 
 use super::evidence::{evidence, resolved_path};
 use super::record::{Audit, BuildRecord, Comparison, LogExcerpt, Node, OutputRecord, Refutation, Scope, Summary};
-use crate::check::{Check, OutputVerdict, Standing};
+use crate::check::{Check, Culprit, Finding, OutputVerdict, Standing};
 use crate::difference::{Limits, structural_difference};
 use crate::terminal::printable;
 
@@ -216,11 +216,18 @@ fn refutation(
         difference = structural_difference(&store.physical_path(first), &store.physical_path(second), &limits).ok();
     }
     let shown = |path: &StorePath| store.store_dir().display(path);
+    let failed = verdict.checks.last().is_some_and(|check| check.record.second_nar_hash.is_none());
+    let failure = failed.then(|| match finding.as_ref().and_then(|finding| finding.failure.as_deref()) {
+        Some(why) => format!("the rebuild failed, though the first build did not: {why}"),
+        None => "the rebuild failed, though the first build did not".to_owned(),
+    });
+    let is_sought = |finding: &&Finding| finding.culprit != Culprit::NotSought;
     Ok(Refutation {
         first: known.map(shown),
-        second: second.map(shown),
-        difference,
-        culprit: finding.as_ref().map(ToString::to_string),
+        second: second.map(shown).filter(|_| !failed),
+        difference: difference.filter(|_| !failed),
+        failure,
+        culprit: finding.as_ref().filter(is_sought).map(ToString::to_string),
         advice: finding.map(|finding| finding.advice).unwrap_or_default(),
     })
 }

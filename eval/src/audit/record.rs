@@ -155,7 +155,9 @@ pub struct Refutation {
     pub second: Option<String>,
     /// What differs, if both are still there.
     pub difference: Option<StructuralDifference>,
-    /// Who is to blame and what helps, in sentences.
+    /// That the rebuild made nothing, if so.
+    pub failure: Option<String>,
+    /// Who is to blame, in a sentence without a full stop.
     pub culprit: Option<String>,
     /// What usually helps.
     pub advice: Vec<String>,

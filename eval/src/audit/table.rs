@@ -58,8 +58,8 @@ fn explain(node: &Node, output: &OutputRecord) -> String {
     for (name, path) in [("first build", &refutation.first), ("other build", &refutation.second)] {
         fact(name, path.as_deref().unwrap_or("not kept"));
     }
-    if let Some(culprit) = &refutation.culprit {
-        let _ = writeln!(text, "  {}", printable(culprit));
+    for sentence in refutation.failure.iter().chain(&refutation.culprit) {
+        let _ = writeln!(text, "  {}", printable(sentence));
     }
     for advice in &refutation.advice {
         let _ = writeln!(text, "  advice: {}", printable(advice));

@@ -21,7 +21,7 @@ Examples:
   ampoule audit --html audit.html //wheels/...        a page to look at and to hand on
   ampoule audit --runtime --json //images:base        what it refers to, for programs
 
-Nothing is built: `ampoule build --check LABEL` proves what is unproved. Exit code 104 says that something is refuted.")]
+Nothing is built: `ampoule check LABEL` proves what is unproved. Exit code 104 says that something is refuted.")]
 pub(super) struct Arguments {
     /// Labels, patterns, or paths of derivations
     #[arg(required = true, value_name = "LABEL")]

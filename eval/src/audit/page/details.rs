@@ -58,14 +58,15 @@ fn unproved(page: &mut Markup, audit: &Audit) {
         page.text(&format!("and {} more", names.len() - LISTED));
     }
     let goals: Vec<String> = audit.goals.iter().take(3).map(|goal| format!("'{goal}'")).collect();
+    let more = if audit.goals.len() > goals.len() { " …" } else { "" };
     page.raw("</p>\n<p>To build them again and compare: ");
-    page.element("<code>", &format!("ampoule build --check {}", goals.join(" ")), "</code></p></section>\n");
+    page.element("<code>", &format!("ampoule check {}{more}", goals.join(" ")), "</code></p></section>\n");
 }
 
 fn explain(page: &mut Markup, refutation: &Refutation) {
-    if let Some(culprit) = &refutation.culprit {
+    for sentence in refutation.failure.iter().chain(&refutation.culprit) {
         page.raw("<p class=\"culprit\">");
-        prose(page, culprit);
+        prose(page, sentence);
         page.raw("</p>\n");
     }
     let mut hints: Vec<String> = refutation.advice.clone();
@@ -83,9 +84,10 @@ fn explain(page: &mut Markup, refutation: &Refutation) {
     }
     match &refutation.difference {
         Some(difference) => show_difference(page, difference),
+        None if refutation.failure.is_some() => {}
         None => {
             page.raw("<p class=\"note\">The two builds are not both in the store any more: build again with ");
-            page.raw("<code>--check</code> to see what differs.</p>\n");
+            page.raw("<code>ampoule check</code> to see what differs.</p>\n");
         }
     }
     page.raw("<dl class=\"pairs\">");
@@ -297,7 +299,11 @@ fn checks(page: &mut Markup, checks: &[Comparison]) {
         });
         page.raw("</td><td><details><summary>");
         let knobs = leaves(&check.knobs);
-        page.text(&format!("{} values", knobs.len())).raw("</summary><ul class=\"knobs\">");
+        let summary = match check.knobs["varied"].as_array() {
+            Some(varied) => format!("{} knobs", varied.len()),
+            None => format!("{} values", knobs.len()),
+        };
+        page.text(&summary).raw("</summary><ul class=\"knobs\">");
         for (name, value) in knobs.iter().take(KNOBS) {
             page.element("<li><code>", name, "</code> ").text(value).raw("</li>");
         }

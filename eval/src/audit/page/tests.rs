@@ -62,6 +62,7 @@ fn output(standing: Standing, text: &str) -> OutputRecord {
             first: Some(text.to_owned()),
             second: Some(text.to_owned()),
             difference: Some(StructuralDifference { changes, omitted: 1 }),
+            failure: Some(text.to_owned()),
             culprit: Some(format!("{finding} {text}")),
             advice: vec![text.to_owned()],
         }),

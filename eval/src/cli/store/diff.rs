@@ -102,7 +102,7 @@ fn two_builds(common: &Common, store: LocalStore, argument: &str) -> Result<(Pat
         }
     }
     Err(Failure::new(format!("nothing that `{}` is made of has two builds that differ in this store", argument[0]))
-        .hint("name two objects, or build twice with `ampoule build --check`"))
+        .hint("name two objects, or build again and compare with `ampoule check`"))
 }
 
 /// Two valid objects that one output became, the second different from the first.
