@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::Case;
 use super::stock::{Stock, feed};
@@ -11,9 +12,13 @@ pub const CASES: &[Case] = &[
     Case {
         number: 5,
         name: "simple",
-        covers: "build, and deletion of what was built",
-        tests: &["tests/store.rs::what_others_refer_to_is_not_deleted"],
-        left_out: "another store directory: ours is `/nix/store` for every user",
+        covers: "a build, whose output nobody may write to, and its deletion; paths of other store directories",
+        tests: &[
+            "tests/nix_functional/relations.rs::what_is_built_is_read_only_and_can_go",
+            "tests/store.rs::what_others_refer_to_is_not_deleted",
+            "store/tests/vectors.rs::fixed_output_paths",
+        ],
+        left_out: "building for another store directory: ours is `/nix/store` for every user",
     },
     Case {
         number: 6,
@@ -33,6 +38,32 @@ pub const CASES: &[Case] = &[
         left_out: "",
     },
 ];
+
+#[test]
+fn what_is_built_is_read_only_and_can_go() {
+    let recipe =
+        "sh(name = \"simple\", script = \"mkdir $out; echo Hello World! > $out/hello; chmod 700 $out; chmod 600 $out/hello\")";
+    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    let built = workspace.ok(&["build", "//:simple"]).path();
+    assert_eq!(fs::read_to_string(built.join("hello")).unwrap(), "Hello World!\n");
+    let path = format!("/nix/store/{}", built.file_name().unwrap().to_str().unwrap());
+    assert_eq!(workspace.ok(&["store", "cat", &path, "hello"]).stdout, "Hello World!\n");
+    for file in [&built, &built.join("hello")] {
+        let metadata = fs::symlink_metadata(file).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o222, 0, "{}", file.display());
+        assert_eq!(metadata.modified().unwrap(), std::time::UNIX_EPOCH + std::time::Duration::from_secs(1));
+    }
+    // The same in stock Nix, which verifies what we made.
+    if let Some(stock) = Stock::beside(&workspace) {
+        stock.take(&workspace, &[&path]);
+        stock.store(&["--verify-path", &path]);
+        assert_eq!(fs::read_to_string(stock.on_disk(&path).join("hello")).unwrap(), "Hello World!\n");
+        stock.store(&["--delete", &path]);
+    }
+    workspace.ok(&["store", "delete", &path]);
+    assert!(!built.exists());
+    workspace.fails(1, &["store", "info", &path]);
+}
 
 /// A diamond: `top` needs `left` and `right`, which both need `bottom`.
 const DIAMOND: &str = r#"
