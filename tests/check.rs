@@ -157,3 +157,81 @@ sh(
     workspace.ok(&["build", "--check", "//:pinned"]).is_silent_about(&["check pinned"]);
     workspace.fails(102, &["build", "//:wrong"]).says(&["error: wrong: ", "hash"]);
 }
+
+/// Small builds of every kind of content; what they make depends on nothing but the contract.
+const SAME: &str = r#"
+lower = sh(name = "lower", script = "mkdir -p $out/bin $out/deep/er; echo text > $out/deep/er/file; echo '#!/bin/sh' > $out/bin/run; chmod +x $out/bin/run; ln -s ../deep $out/bin/link")
+sh(name = "archive", script = "cp -r %s tree; tar cf - tree | wc -c > $out" % lower)
+sh(name = "self", outputs = ["out", "more"], script = "mkdir $out; echo $out > $out/me; echo $out > $more; cat %s/deep/er/file >> $more" % lower)
+sh(name = "who", script = "id > $out; umask >> $out; pwd >> $out; uname -a >> $out; env | grep -v CORES >> $out; cat /proc/cpuinfo /proc/meminfo | grep -v -e processor -e siblings -e cores -e id >> $out")
+sh(name = "many", script = "mkdir $out; for n in $(seq 200); do echo $n > $out/$n; done; head -c 3000000 /dev/zero > $out/large")
+"#;
+
+fn paths(ran: &crate::harness::Ran) -> Vec<(String, String)> {
+    let record = ran.json();
+    let text = |target: &serde_json::Value, field: &str| target[field].as_str().unwrap().to_owned();
+    record["targets"].as_array().unwrap().iter().map(|target| (text(target, "label"), text(target, "path"))).collect()
+}
+
+#[test]
+fn one_and_two_cores_memory_and_disk_give_the_same_bytes() {
+    let Some(workspace) = Workspace::with_tools(SAME) else { return };
+    let ran = workspace.ok(&["check", "--rounds", "3", "--cores", "2", "--json", "//:all"]);
+    let record = ran.json();
+    assert!(record["targets"].as_array().unwrap().iter().all(|target| target["proved"] == true), "{record}");
+    let first = paths(&ran);
+    let info = workspace.ok(&["store", "info", "--json", &first[0].1]).json();
+    let proof = &info[&first[0].1]["proofs"][0];
+    assert_eq!((&proof["standing"], &proof["identicalRounds"]), (&"proved".into(), &3.into()), "{info}");
+    let systems: Vec<_> =
+        proof["checks"].as_array().unwrap().iter().map(|check| &check["knobs"]["conditions"]["file_system"]).collect();
+    assert_eq!(systems, ["Disk"; 3], "{info}");
+    assert!(workspace.ok(&["store", "info", &first[0].1]).stdout.contains("3 identical of 3"));
+    let other = Workspace::with_tools(SAME).expect("it worked before");
+    assert_eq!(first, paths(&other.ok(&["build", "--cores", "1", "--jobs", "1", "--json", "//:all"])));
+}
+
+#[test]
+fn root_and_an_ordinary_user_build_the_same_bytes() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped: only root can be two users\n"));
+        return;
+    }
+    let Some(workspace) = Workspace::with_tools(SAME) else { return };
+    let as_root = paths(&workspace.ok(&["build", "--json", "//:all"]));
+    let place = tempfile::tempdir().unwrap();
+    let copy = |from: &std::path::Path, to: &str| {
+        let done = std::process::Command::new("cp").arg("-r").arg(from).arg(place.path().join(to)).status();
+        assert!(done.unwrap().success());
+    };
+    copy(&workspace.root(), "recipes");
+    copy(crate::harness::tools_files(), "files");
+    copy(std::path::Path::new(env!("CARGO_BIN_EXE_ampoule")), "ampoule");
+    let own = std::process::Command::new("chown").args(["-R", "12345:12345"]).arg(place.path()).status();
+    assert!(own.unwrap().success());
+    let mut command = std::process::Command::new(place.path().join("ampoule"));
+    command.uid(12_345).gid(12_345).current_dir(place.path().join("recipes"));
+    command.env("AMPOULE_HOME", place.path().join("home")).env("HOME", place.path());
+    let from = place.path().join("files");
+    command.args(["check", "--json", "--offline", "--from"]).arg(from).arg("//:all");
+    let ran = crate::harness::Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(as_root, paths(&ran));
+}
+
+#[test]
+fn lint_tells_and_does_not_fail() {
+    let recipe = r#"
+sh(name = "moved", script = "pwd > $out")
+sh(name = "modes", script = "umask > $out")
+sh(name = "clean", script = "echo > $out")
+"#;
+    let Some(workspace) = Workspace::with_tools(recipe) else { return };
+    let ran = workspace.ok(&["check", "--lint", "//:all"]);
+    ran.says(&["lint: moved: culprit: the path of the build directory (`build-path`)", "-ffile-prefix-map"]);
+    ran.says(&["lint: modes: culprit: the umask (`umask`)"]).is_silent_about(&["lint: clean"]);
+    let record = workspace.ok(&["check", "--lint", "--json", "//:all"]).json();
+    assert_eq!(record["lint"].as_array().unwrap().len(), 2, "{record}");
+}

@@ -24,6 +24,7 @@ mod interruption;
 mod limits;
 mod nix;
 mod nix_functional;
+mod offenders;
 mod repair;
 mod shell;
 mod sources;

@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// The arguments, each with the attribute it sets.
-const OPTIONS: [(&str, &str, Kind); 13] = [
+const OPTIONS: [(&str, &str, Kind); 14] = [
     ("allow_substitutes", "allowSubstitutes", Kind::Flag),
     ("allowed_references", "allowedReferences", Kind::References),
     ("allowed_requisites", "allowedRequisites", Kind::References),
@@ -35,6 +35,7 @@ const OPTIONS: [(&str, &str, Kind); 13] = [
     ("max_silent_time", "__maxSilentTime", Kind::Number),
     ("output_checks", "outputChecks", Kind::Structured),
     ("prefer_local_build", "preferLocalBuild", Kind::Flag),
+    ("sealed", "sealed", Kind::Flag),
     ("timeout", "__timeout", Kind::Number),
     ("unsafe_discard_references", "unsafeDiscardReferences", Kind::Structured),
 ];

@@ -3,9 +3,11 @@
 //! What the builder contract leaves open is varied, all of it at once: see [`Knob`]. What it fixes (paths, users, the
 //! environment, locale) stays. When the outputs differ, `seek` finds out why.
 
-#![expect(clippy::disallowed_methods, reason = "the clock says what another date is")]
+#![expect(clippy::disallowed_methods, reason = "the clock says what another date is; looks into what was made")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ampoule_store::hash::Sha256Digest;
@@ -21,6 +23,10 @@ use super::seek::{Seen, Suspicion};
 use crate::check::{Circumstances, Finding, Knob, SEALED, Setting};
 use crate::difference::first_difference;
 use crate::reporter::{Activity, ActivityId, Event};
+use crate::sandbox::Features;
+
+/// Larger files are not searched for the environment.
+const MOST_SEARCHED: u64 = 64 << 20;
 
 /// One rebuild and what it is compared with.
 pub(super) struct Round<'a> {
@@ -128,6 +134,9 @@ impl Realiser<'_> {
             return Ok(None);
         };
         let output = output.clone();
+        if round.knobs.contains(&Knob::ProcessorFeatures) && writes_environment(&made) {
+            return Ok(Some(Knob::ProcessorFeatures));
+        }
         let finding = match self.seek(round, &Seen::Made(hashes.clone()), None) {
             Suspicion::Found(finding) => finding,
             Suspicion::NotTheBuild(knob) => return Ok(Some(knob)),
@@ -266,6 +275,25 @@ pub(super) fn is_sealed(resolved: &Resolved) -> Result<bool, Failure> {
 /// The archive hashes of what was made.
 pub(super) fn hashes(made: &Made) -> BTreeMap<String, Sha256Digest> {
     made.outputs.iter().map(|(output, object)| (output.clone(), object.staged.nar_hash())).collect()
+}
+
+/// Whether an output holds the variable that masks the processor's features: then they cannot be masked unnoticed, and
+/// nothing is learned from the difference.
+fn writes_environment(made: &Made) -> bool {
+    let needle = Features::Masked.tunables().unwrap_or_default().as_bytes();
+    let mut pending: Vec<PathBuf> = made.outputs.values().map(|object| object.staged.path()).collect();
+    while let Some(path) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if metadata.is_file()
+            && metadata.len() < MOST_SEARCHED
+            && fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// A finding with its advice, one a line.

@@ -307,7 +307,7 @@ pub enum Features {
 
 impl Features {
     /// The value of the variable, of the same length whatever it says.
-    pub(super) fn tunables(self) -> Option<&'static str> {
+    pub fn tunables(self) -> Option<&'static str> {
         match self {
             Self::All => None,
             Self::Masked => Some(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::supervisor::next_random;
 
 /// The longest wait.
-const LONGEST: Duration = Duration::from_millis(8);
+const LONGEST: Duration = Duration::from_millis(20);
 /// All waits together are no longer than this, and a small share of the time that has passed.
 const ALLOWANCE: Duration = Duration::from_millis(1500);
 const SHARE: u32 = 20;
@@ -72,7 +72,7 @@ mod tests {
     fn every_second_one_waits_until_the_allowance_is_spent() {
         let mut delays = Delays::new(1);
         let kept = (0..2000).filter(|id| delays.keep(*id, None)).count();
-        assert!((100..=400).contains(&kept), "{kept}");
+        assert!((50..=200).contains(&kept), "{kept}");
         assert!(delays.next().is_some());
         std::thread::sleep(LONGEST);
         assert_eq!(delays.due().len(), kept);
