@@ -39,6 +39,9 @@ const WAITING: &str = "waiting";
 /// The time of everything that is shown.
 const TIME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// So many different machines are told of before the oldest is forgotten.
+const MOST_TOLD: usize = 64;
+
 /// The trees of names that are known.
 pub(super) struct Views {
     /// Where they are mounted, by number.
@@ -51,8 +54,8 @@ pub(super) struct Views {
     newest_first: Option<bool>,
     /// Set when the kernel cannot do it.
     are_impossible: bool,
-    /// What was told last, in words, and its place.
-    told: Option<(String, usize)>,
+    /// What was told lately, in words, and its place: the oldest first.
+    told: Vec<(String, usize)>,
 }
 
 /// The places of what was prepared for one sandbox.
@@ -98,7 +101,7 @@ impl Views {
             entries: 0,
             newest_first: None,
             are_impossible: false,
-            told: None,
+            told: Vec::new(),
         })
     }
 
@@ -127,14 +130,16 @@ impl Views {
     fn facts(&mut self, plan: &Plan) -> Option<String> {
         let telling = Telling::of(plan)?;
         let words = format!("{telling:?}");
-        match &self.told {
-            Some((told, number)) if *told == words => return Some(format!("{}/{number}", self.path)),
-            Some((_, number)) => drop(self.remove(*number)),
-            None => {}
+        if let Some((_, number)) = self.told.iter().find(|(told, _)| *told == words) {
+            return Some(format!("{}/{number}", self.path));
         }
-        self.told = None;
+        // Not the last one at once: a sandbox that is being made beside this one may be looking at it.
+        if self.told.len() >= MOST_TOLD {
+            let (_, oldest) = self.told.remove(0);
+            drop(self.remove(oldest));
+        }
         let number = facts::make(&telling).and_then(|facts| self.place(&facts)).ok()?;
-        self.told = Some((words, number));
+        self.told.push((words, number));
         Some(format!("{}/{number}", self.path))
     }
 
