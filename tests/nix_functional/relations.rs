@@ -41,8 +41,7 @@ pub const CASES: &[Case] = &[
 
 #[test]
 fn what_is_built_is_read_only_and_can_go() {
-    let recipe =
-        "sh(name = \"simple\", script = \"mkdir $out; echo Hello World! > $out/hello; chmod 700 $out; chmod 600 $out/hello\")";
+    let recipe = "sh(name = \"simple\", script = \"mkdir $out; echo Hello World! > $out/hello; chmod 700 $out; chmod 600 $out/hello\")";
     let Some(workspace) = Workspace::with_tools(recipe) else { return };
     let built = workspace.ok(&["build", "//:simple"]).path();
     assert_eq!(fs::read_to_string(built.join("hello")).unwrap(), "Hello World!\n");
