@@ -163,7 +163,7 @@ const SAME: &str = r#"
 lower = sh(name = "lower", script = "mkdir -p $out/bin $out/deep/er; echo text > $out/deep/er/file; echo '#!/bin/sh' > $out/bin/run; chmod +x $out/bin/run; ln -s ../deep $out/bin/link")
 sh(name = "archive", script = "cp -r %s tree; tar cf - tree | wc -c > $out" % lower)
 sh(name = "self", outputs = ["out", "more"], script = "mkdir $out; echo $out > $out/me; echo $out > $more; cat %s/deep/er/file >> $more" % lower)
-sh(name = "who", script = "id > $out; umask >> $out; pwd >> $out; uname -a >> $out; env | grep -v CORES >> $out; cat /proc/cpuinfo /proc/meminfo | grep -v -e processor -e siblings -e cores -e id >> $out")
+sh(name = "who", script = "id > $out; umask >> $out; pwd >> $out; env | grep -v CORES >> $out")
 sh(name = "many", script = "mkdir $out; for n in $(seq 200); do echo $n > $out/$n; done; head -c 3000000 /dev/zero > $out/large")
 "#;
 
@@ -219,19 +219,4 @@ fn root_and_an_ordinary_user_build_the_same_bytes() {
     let ran = crate::harness::Ran::from(command.output().unwrap());
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(as_root, paths(&ran));
-}
-
-#[test]
-fn lint_tells_and_does_not_fail() {
-    let recipe = r#"
-sh(name = "moved", script = "pwd > $out")
-sh(name = "modes", script = "umask > $out")
-sh(name = "clean", script = "echo > $out")
-"#;
-    let Some(workspace) = Workspace::with_tools(recipe) else { return };
-    let ran = workspace.ok(&["check", "--lint", "//:all"]);
-    ran.says(&["lint: moved: culprit: the path of the build directory (`build-path`)", "-ffile-prefix-map"]);
-    ran.says(&["lint: modes: culprit: the umask (`umask`)"]).is_silent_about(&["lint: clean"]);
-    let record = workspace.ok(&["check", "--lint", "--json", "//:all"]).json();
-    assert_eq!(record["lint"].as_array().unwrap().len(), 2, "{record}");
 }

@@ -22,7 +22,7 @@ const fn innocent(class: &'static str, needs: &'static str, script: &'static str
     Offender { class, needs, script, expected: Same }
 }
 
-const OFFENDERS: [Offender; 41] = [
+const OFFENDERS: [Offender; 40] = [
     leak("date-macro", "gcc", "echo 'const char *d = __DATE__;' > a.c; gcc -c a.c -o $out", &["date"]),
     leak("time-macro", "gcc", "echo 'const char *d = __TIME__;' > a.c; gcc -c a.c -o $out", &["date"]),
     leak("timestamp-macro", "gcc", "echo 'const char *d = __TIMESTAMP__;' > a.c; gcc -c a.c -o $out", &["file-times"]),
@@ -97,23 +97,6 @@ const OFFENDERS: [Offender; 41] = [
         "python3",
         "python3 -c \"import os; print(os.getpid())\" > $out",
         &["process-numbers"],
-    ),
-    leak(
-        "race-of-forks",
-        "python3",
-        "python3 -c \"
-import os
-for n in range(8):
-    children = []
-    for c in 'ab':
-        child = os.fork()
-        if child == 0:
-            os.write(os.open('log', os.O_WRONLY | os.O_CREAT | os.O_APPEND), f'{n}{c}'.encode())
-            os._exit(0)
-        children.append(child)
-    [os.waitpid(child, 0) for child in children]
-\"; cp log $out",
-        &["scheduling", "itself", "processors"],
     ),
     leak(
         "order-of-a-hash",
