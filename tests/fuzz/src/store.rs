@@ -161,16 +161,16 @@ pub(super) fn signature(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for line in text.lines() {
         if let Ok(signature) = line.parse::<Signature>() {
-            assert_eq!(signature.to_string(), line);
+            assert_eq!(signature.to_string(), line.trim());
             let seed = SecretKey::from_seed("test", &[7; 32]).expect("the name is valid");
             assert!(!seed.public().verifies(b"a message that nobody signed", &signature));
         }
         if let Ok(key) = line.parse::<PublicKey>() {
-            assert_eq!(key.to_string(), line);
+            assert_eq!(key.to_string(), line.trim());
         }
         if let Ok(key) = line.parse::<SecretKey>() {
             assert!(key.public().verifies(b"message", &key.sign(b"message")));
-            assert_eq!(key.reveal(), line);
+            assert_eq!(key.reveal(), line.trim());
         }
     }
 }
