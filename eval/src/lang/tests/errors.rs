@@ -116,7 +116,7 @@ fn unknown_arguments() {
    |
  1 | derivation(name = "a", system = "s", builder = "b", ouputs = ["out"])
    | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-   = hint: did you mean `outputs`? there are 28 arguments
+   = hint: did you mean `outputs`? there are 29 arguments
 "#;
     check(&files, expected);
 }
