@@ -6,6 +6,7 @@
 
 use std::ffi::CStr;
 use std::mem;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::copy::{Trouble, set_times, write_all};
@@ -161,6 +162,9 @@ pub(super) fn finish_file(file: &OwnedFd, executable: bool, modes_are_kept: bool
 fn file_mode(executable: bool) -> Mode {
     Mode::from_raw_mode(if executable { 0o555 } else { 0o444 })
 }
+
+/// After so many bytes of a large file, the disk is told to begin writing them.
+const WRITE_BACK: u64 = 8 << 20;
 
 /// A file that is copied piece by piece. The last bytes of each piece wait for the next one while a hash part may go on
 /// there.
@@ -373,9 +377,16 @@ fn work(given: &Receiver<Job<'_>>, emptied: &SyncSender<Batch>, modes_are_kept: 
 }
 
 fn copy_apart(stream: &mut Stream<'_>, pieces: &SyncSender<Piece>, spare: &Receiver<Vec<u8>>) -> Result<(), Trouble> {
+    let (mut begun, mut written) = (0, 0_u64);
     // An end of the channel means that the first thread gave up.
     while let Ok(mut chunk) = spare.recv() {
         let goes_on = stream.step(&mut chunk)?;
+        written += chunk.len() as u64;
+        if written - begun >= WRITE_BACK {
+            // Lets the disk begin, so that the barrier finds little left to wait for. That is only an advice.
+            let _ = rustix::fs::fadvise(&stream.output, begun, NonZeroU64::new(written - begun), Advice::DontNeed);
+            begun = written;
+        }
         if pieces.send(Piece::Content(chunk)).is_err() || !goes_on {
             break;
         }
